@@ -1,0 +1,436 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* Legs and their states, the choice of a leg to read, the write path.
+ *
+ * A leg is in sync until it misses a write or a flush.  The set of legs
+ * in sync only ever shrinks, and never becomes empty: if a write fails
+ * on all of them the first stays (W4).
+ *
+ * Why legs cannot end up different (W5): a write holds the lock on its
+ * range until it has ended on all legs and those that missed it are no
+ * longer in the set.  So for one sector the writes have one order, and a
+ * leg in sync has the last of them that any leg in sync has.
+ *
+ * Why a reader never sees an old value after a new one: it reads from
+ * the first leg in sync, which changes only when that leg misses a
+ * write or cannot be read.  In the second case the reader takes the
+ * range's lock before it goes on to another leg, so that no write is
+ * half done there.
+ *
+ * Locks: ranges first, then state_lock, which owns changes of in_sync
+ * and the flush errors; in_sync is read without it.  The failure log has
+ * a lock of its own and is not used under state_lock.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "dm-mirror.h"
+#include "failure-log.h"
+#include "range-lock.h"
+
+struct leg {
+  struct io_region region;
+  char *name;
+  int flush_error;              /* owned by state_lock; errno or 0 */
+};
+
+struct dm_mirror {
+  unsigned int num_legs;
+  sector_t sectors;
+  struct range_locks ranges;
+  pthread_mutex_t state_lock;
+  unsigned long in_sync;        /* atomic: bit i is leg i */
+  struct failure_log *failures;
+  struct leg legs[];
+};
+
+#define FIRST(set) ((unsigned int) __builtin_ctzl (set))
+
+struct dm_mirror *
+dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs)
+{
+  const char *names[DM_IO_MAX_REGIONS];
+  struct dm_mirror *m;
+  unsigned int i;
+
+  g_assert (num_legs >= 1 && num_legs <= DM_IO_MAX_REGIONS);
+  m = g_malloc0 (sizeof *m + num_legs * sizeof m->legs[0]);
+  m->num_legs = num_legs;
+  m->sectors = legs[0].region.count;
+  for (i = 0; i < num_legs; i++) {
+    m->legs[i].region = legs[i].region;
+    m->legs[i].name = g_strdup (legs[i].name);
+    m->sectors = MIN (m->sectors, legs[i].region.count);
+    m->in_sync |= 1UL << i;
+    names[i] = legs[i].name;
+  }
+  range_locks_init (&m->ranges);
+  pthread_mutex_init (&m->state_lock, NULL);
+  m->failures = failure_log_new (num_legs, names);
+  return m;
+}
+
+void
+dm_mirror_free (struct dm_mirror *m)
+{
+  unsigned int i;
+
+  if (m == NULL)
+    return;
+  failure_log_free (m->failures);
+  pthread_mutex_destroy (&m->state_lock);
+  range_locks_fini (&m->ranges);
+  for (i = 0; i < m->num_legs; i++)
+    g_free (m->legs[i].name);
+  g_free (m);
+}
+
+sector_t
+dm_mirror_sectors (const struct dm_mirror *m)
+{
+  return m->sectors;
+}
+
+static unsigned long
+legs_in_sync (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->in_sync, __ATOMIC_ACQUIRE);
+}
+
+/* The sectors of the volume on leg i. */
+static struct io_region
+on_leg (const struct dm_mirror *m, unsigned int i, sector_t sector,
+        sector_t count)
+{
+  return (struct io_region) {
+    .bdev = m->legs[i].region.bdev,
+    .sector = m->legs[i].region.sector + sector,
+    .count = count,
+  };
+}
+
+static unsigned long
+failed_legs (const struct dm_mirror *m, const struct dm_io_result *results)
+{
+  unsigned long failed = 0;
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++)
+    if (results[i].error != 0)
+      failed |= 1UL << i;
+  return failed;
+}
+
+/*----------------------------------------------------------------------
+ * States
+ */
+
+/* Take the failed legs out of the set, but never the last.  Returns
+ * those that were in it and no longer are.
+ */
+static unsigned long
+drop (struct dm_mirror *m, unsigned long failed)
+{
+  unsigned long old, new;
+
+  pthread_mutex_lock (&m->state_lock);
+  old = m->in_sync;
+  new = old & ~failed;
+  if (new == 0)
+    new = 1UL << FIRST (old);
+  __atomic_store_n (&m->in_sync, new, __ATOMIC_RELEASE);
+  pthread_mutex_unlock (&m->state_lock);
+  return old & ~new;
+}
+
+static void
+log_dropped (struct dm_mirror *m, unsigned long dropped)
+{
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++)
+    if (dropped & 1UL << i)
+      g_warning ("region %u (%s): is now out of sync, and stays so until "
+                 "restart: reads do not use it; %d of %u regions in sync",
+                 i, m->legs[i].name,
+                 __builtin_popcountl (legs_in_sync (m)), m->num_legs);
+}
+
+static const char *
+consequence (unsigned long bit, unsigned long dropped, unsigned long in_sync)
+{
+  if (dropped & bit)
+    return "it is now out of sync";
+  if (in_sync & bit)
+    return "it is the last one in sync, and stays so";
+  return "it is out of sync already";
+}
+
+/* What follows from the results of a request that changes legs. */
+static void
+settle (struct dm_mirror *m, struct failure *failure,
+        const struct dm_io_result *results)
+{
+  unsigned long failed = failed_legs (m, results);
+  unsigned long dropped, in_sync;
+  unsigned int i;
+
+  dropped = drop (m, failed);
+  in_sync = legs_in_sync (m);
+  for (i = 0; i < m->num_legs; i++) {
+    if (!(failed & 1UL << i))
+      continue;
+    failure->region = i;
+    failure->error = results[i].error;
+    failure->consequence = consequence (1UL << i, dropped, in_sync);
+    failure_log_add (m->failures, failure);
+  }
+  log_dropped (m, dropped);
+}
+
+/*----------------------------------------------------------------------
+ * Writing
+ */
+
+/* True if the error says that the leg refused the data, false if it may
+ * have lost some that it had taken before.
+ */
+static bool
+refusal (int error)
+{
+  return error == ENOSPC || error == EDQUOT || error == EFBIG ||
+    error == EROFS || error == EPERM;
+}
+
+/* Remember which legs failed to make data durable, and add what is
+ * remembered to the results of a flush.  The kernel reports a write back
+ * that failed only once, to whoever asks first.
+ */
+static void
+remember_flush_errors (struct dm_mirror *m, bool is_flush,
+                       struct dm_io_result *results)
+{
+  unsigned int i;
+  int *remembered;
+
+  pthread_mutex_lock (&m->state_lock);
+  for (i = 0; i < m->num_legs; i++) {
+    remembered = &m->legs[i].flush_error;
+    if (*remembered == 0 && (is_flush || !refusal (results[i].error)))
+      *remembered = results[i].error;
+    if (is_flush && results[i].error == 0)
+      results[i].error = *remembered;
+  }
+  pthread_mutex_unlock (&m->state_lock);
+}
+
+/* One dm-io request for all legs. */
+static bool
+write_all (struct dm_mirror *m, const struct dm_io_request *req,
+           sector_t sector, sector_t count)
+{
+  struct io_region where[DM_IO_MAX_REGIONS];
+  unsigned int i;
+  int r;
+
+  for (i = 0; i < m->num_legs; i++)
+    where[i] = on_leg (m, i, sector, count);
+  r = dm_io (req, m->num_legs, where, NULL);
+  g_assert (r == 0 || r == -EIO);
+  return r == 0;
+}
+
+bool
+dm_mirror_write (struct dm_mirror *m, enum dm_io_op op, unsigned int flags,
+                 const void *data, sector_t sector, sector_t count,
+                 struct dm_io_result *results)
+{
+  struct dm_io_request req = {
+    .op = op,
+    .flags = flags,
+    .mem = {
+      .type = DM_IO_VM,
+      .length = count * DM_IO_SECTOR_SIZE,
+      .ptr.vm = (void *) data,
+    },
+    .results = results,
+  };
+  struct failure failure = {
+    .op = op,
+    .offset = sector * DM_IO_SECTOR_SIZE,
+    .length = count * DM_IO_SECTOR_SIZE,
+  };
+  struct range_lock range;
+  bool ok;
+
+  range_lock (&m->ranges, &range, sector, count);
+  ok = write_all (m, &req, sector, count);
+  if (!ok) {
+    if (flags & DM_IO_FUA)
+      remember_flush_errors (m, false, results);
+    settle (m, &failure, results);
+  }
+  range_unlock (&m->ranges, &range);
+  return ok;
+}
+
+bool
+dm_mirror_flush (struct dm_mirror *m, struct dm_io_result *results)
+{
+  struct dm_io_request req = { .op = DM_IO_FLUSH, .results = results };
+  struct failure failure = { .op = DM_IO_FLUSH };
+
+  write_all (m, &req, 0, 0);
+  remember_flush_errors (m, true, results);
+  if (failed_legs (m, results) == 0)
+    return true;
+  settle (m, &failure, results);
+  return false;
+}
+
+/*----------------------------------------------------------------------
+ * Reading
+ */
+
+static bool
+read_leg (struct dm_mirror *m, unsigned int leg, void *data,
+          sector_t sector, sector_t count, struct dm_io_result *results)
+{
+  struct io_region where = on_leg (m, leg, sector, count);
+  struct dm_io_request req = {
+    .op = DM_IO_READ,
+    .mem = {
+      .type = DM_IO_VM,
+      .length = count * DM_IO_SECTOR_SIZE,
+      .ptr.vm = data,
+    },
+    .results = &results[leg],
+  };
+
+  return dm_io (&req, 1, &where, NULL) == 0;
+}
+
+static void
+log_failed_read (struct dm_mirror *m, unsigned int leg, sector_t sector,
+                 sector_t count, int error, bool last)
+{
+  struct failure failure = {
+    .region = leg,
+    .op = DM_IO_READ,
+    .offset = sector * DM_IO_SECTOR_SIZE,
+    .length = count * DM_IO_SECTOR_SIZE,
+    .error = error,
+    .consequence = last ? "no other region in sync is left to read" :
+      "reading from the next region in sync",
+  };
+
+  failure_log_add (m->failures, &failure);
+}
+
+/* Read from the legs in sync other than those that have failed. */
+static bool
+read_another (struct dm_mirror *m, unsigned long failed, void *data,
+              sector_t sector, sector_t count, struct dm_io_result *results)
+{
+  unsigned int leg = FIRST (failed);
+  struct range_lock range;
+  unsigned long left;
+  bool ok = false;
+
+  range_lock (&m->ranges, &range, sector, count);
+  while (!ok) {
+    left = legs_in_sync (m) & ~failed;
+    log_failed_read (m, leg, sector, count, results[leg].error, left == 0);
+    if (left == 0)
+      break;
+    leg = FIRST (left);
+    ok = read_leg (m, leg, data, sector, count, results);
+    failed |= 1UL << leg;
+  }
+  range_unlock (&m->ranges, &range);
+  return ok;
+}
+
+bool
+dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
+                sector_t count, struct dm_io_result *results)
+{
+  unsigned int leg = FIRST (legs_in_sync (m));
+
+  memset (results, 0, m->num_legs * sizeof results[0]);
+  return read_leg (m, leg, data, sector, count, results) ||
+    read_another (m, 1UL << leg, data, sector, count, results);
+}
+
+int
+dm_mirror_extent (struct dm_mirror *m, sector_t sector, sector_t count,
+                  struct bdev_extent *extent)
+{
+  unsigned long left = legs_in_sync (m);
+  struct io_region where;
+  int r;
+
+  do {
+    where = on_leg (m, FIRST (left), sector, count);
+    r = bdev_extent_at (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
+                        where.count * DM_IO_SECTOR_SIZE, extent);
+    left &= left - 1;
+  } while (r < 0 && left != 0);
+  return r;
+}
+
+int
+dm_mirror_prefetch (struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  struct io_region where =
+    on_leg (m, FIRST (legs_in_sync (m)), sector, count);
+
+  return bdev_prefetch (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
+                        where.count * DM_IO_SECTOR_SIZE);
+}
+
+/*----------------------------------------------------------------------
+ * What the legs are like
+ */
+
+bool
+dm_mirror_fast_zero (const struct dm_mirror *m)
+{
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++)
+    if (!bdev_can_punch (m->legs[i].region.bdev))
+      return false;
+  return true;
+}
+
+bool
+dm_mirror_read_only (const struct dm_mirror *m)
+{
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++)
+    if (!m->legs[i].region.bdev->read_only)
+      return false;
+  return true;
+}
+
+bool
+dm_mirror_rotational (const struct dm_mirror *m)
+{
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++)
+    if (m->legs[i].region.bdev->rotational)
+      return true;
+  return false;
+}

@@ -1,0 +1,102 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* One list in order of arrival holds the ranges that are locked and
+ * those that wait.  A range waits for every earlier one that overlaps
+ * it, so nobody is overtaken and nobody starves.  There are as many
+ * ranges as there are requests in flight, some tens; a list is all it
+ * takes.
+ */
+
+#include <config.h>
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "range-lock.h"
+
+void
+range_locks_init (struct range_locks *locks)
+{
+  pthread_mutex_init (&locks->lock, NULL);
+  locks->first = locks->last = NULL;
+}
+
+void
+range_locks_fini (struct range_locks *locks)
+{
+  assert (locks->first == NULL);
+  pthread_mutex_destroy (&locks->lock);
+}
+
+static bool
+overlap (const struct range_lock *a, const struct range_lock *b)
+{
+  return a->start < b->end && b->start < a->end;
+}
+
+/* The next two are called with the lock held. */
+
+static void
+append (struct range_locks *locks, struct range_lock *range)
+{
+  range->prev = locks->last;
+  range->next = NULL;
+  if (locks->last != NULL)
+    locks->last->next = range;
+  else
+    locks->first = range;
+  locks->last = range;
+}
+
+static void
+unlink_range (struct range_locks *locks, struct range_lock *range)
+{
+  if (range->prev != NULL)
+    range->prev->next = range->next;
+  else
+    locks->first = range->next;
+  if (range->next != NULL)
+    range->next->prev = range->prev;
+  else
+    locks->last = range->prev;
+}
+
+void
+range_lock (struct range_locks *locks, struct range_lock *range,
+            uint64_t start, uint64_t length)
+{
+  const struct range_lock *other;
+
+  range->start = start;
+  range->end = start + length;
+  range->blockers = 0;
+
+  pthread_mutex_lock (&locks->lock);
+  for (other = locks->first; other != NULL; other = other->next)
+    range->blockers += overlap (other, range);
+  append (locks, range);
+  if (range->blockers > 0) {
+    pthread_cond_init (&range->granted, NULL);
+    while (range->blockers > 0)
+      pthread_cond_wait (&range->granted, &locks->lock);
+    pthread_cond_destroy (&range->granted);
+  }
+  pthread_mutex_unlock (&locks->lock);
+}
+
+void
+range_unlock (struct range_locks *locks, struct range_lock *range)
+{
+  struct range_lock *later;
+
+  pthread_mutex_lock (&locks->lock);
+  for (later = range->next; later != NULL; later = later->next)
+    if (overlap (range, later) && --later->blockers == 0)
+      pthread_cond_signal (&later->granted);
+  unlink_range (locks, range);
+  pthread_mutex_unlock (&locks->lock);
+}
