@@ -1,0 +1,35 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* A region as named on the command line: PATH[,sector=N][,count=N]. */
+
+#ifndef DMIO_SPEC_H
+#define DMIO_SPEC_H
+
+#include <stdbool.h>
+
+#include "dm-io.h"
+
+struct spec {
+  char *text;                   /* as given, the region's name in messages */
+  char *path;
+  sector_t sector;              /* 0 if not given */
+  bool has_count;
+  sector_t count;
+};
+
+/* Parse TEXT.  Returns NULL, and a message in *ERROR to be freed with
+ * g_free, if it is wrong.
+ */
+extern struct spec *spec_parse (const char *text, char **error);
+extern void spec_free (struct spec *spec);
+
+/* Find out which sectors of the open device it means.  Returns false,
+ * and a message like above, if there are no such.
+ */
+extern bool spec_resolve (const struct spec *spec, struct block_device *bdev,
+                          struct io_region *region, char **error);
+
+#endif /* DMIO_SPEC_H */
