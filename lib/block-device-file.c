@@ -111,21 +111,16 @@ device_readv (struct block_device *bdev, const struct iovec *iov, int iovcnt,
   return result (preadv (f->fd, iov, iovcnt, offset));
 }
 
+/* FUA is left to a flush: a write with RWF_DSYNC could use up the report
+ * of data of others that was lost.
+ */
 static ssize_t
 device_writev (struct block_device *bdev, const struct iovec *iov, int iovcnt,
                uint64_t offset, bool fua)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
 
-  return result (pwritev2 (f->fd, iov, iovcnt, offset, fua ? RWF_DSYNC : 0));
-}
-
-/* These devices know no flags. */
-static ssize_t
-memory_writev (struct block_device *bdev, const struct iovec *iov, int iovcnt,
-               uint64_t offset, bool fua)
-{
-  return device_writev (bdev, iov, iovcnt, offset, false);
+  return result (pwritev (f->fd, iov, iovcnt, offset));
 }
 
 static ssize_t
@@ -153,14 +148,14 @@ file_flush (struct block_device *bdev)
   return r < 0 ? r : device_flush (bdev);
 }
 
-/* The many ways to say that the kernel, the file system, the device or
- * this range of it cannot.
+/* The many ways to say that the kernel, the file system or the device
+ * cannot.
  */
 static int
 supported (int r)
 {
   switch (result (r)) {
-  case -EINVAL: case -ENODEV: case -ENOSYS: case -ENOTTY:
+  case -ENODEV: case -ENOSYS: case -ENOTTY:
     return -EOPNOTSUPP;
   default:
     return result (r);
@@ -237,8 +232,10 @@ file_extent (struct block_device *bdev, uint64_t offset, uint64_t length,
     return r;
 
   pos = lseek (f->fd, offset, SEEK_DATA);
-  if (pos == -1 && errno == ENXIO)      /* no data from here to the end */
+  if (pos == -1 && errno == ENXIO) {    /* no data from here to the end */
     set_extent (extent, true, length, length);
+    return check_size (f);
+  }
   else if (pos == -1 && errno == EINVAL) /* not known, so it is data */
     set_extent (extent, false, length, length);
   else if (pos == -1)
@@ -249,7 +246,8 @@ file_extent (struct block_device *bdev, uint64_t offset, uint64_t length,
     pos = lseek (f->fd, offset, SEEK_HOLE);
     if (pos == -1)
       return -errno;
-    set_extent (extent, false, pos - offset, length);
+    /* It may have become a hole since. */
+    set_extent (extent, false, MAX (pos - (off_t) offset, 1), length);
   }
   return 0;
 }
@@ -304,7 +302,7 @@ static const struct bdev_ops ops[] = {
     .prefetch = device_prefetch, .close = file_close,
   },
   [MEMORY_DEVICE] = {
-    .readv = device_readv, .writev = memory_writev,
+    .readv = device_readv, .writev = device_writev,
     .flush = nothing_to_flush, .punch = cannot, .zero = cannot,
     .close = file_close,
   },
@@ -347,7 +345,7 @@ hint_for (int err)
 {
   switch (err) {
   case ENOENT: return "; create it first, for example with truncate(1)";
-  case EBUSY: return "; the kernel uses it: is it mounted?";
+  case EBUSY: return "; it, or a part of it, is mounted or open elsewhere";
   case EACCES: return "; the user of this process needs access to it";
   default: return "";
   }
@@ -402,7 +400,7 @@ static int
 open_file (const char *path, enum kind kind, unsigned int flags,
            bool *read_only, char **error)
 {
-  int oflags = O_CLOEXEC | O_NOCTTY | (kind == BLOCK_DEVICE ? O_EXCL : 0);
+  int oflags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (kind == BLOCK_DEVICE ? O_EXCL : 0);
   int fd = -1;
 
   if (!(flags & DM_BDEV_READ_ONLY)) {
@@ -421,25 +419,75 @@ open_file (const char *path, enum kind kind, unsigned int flags,
   return fd;
 }
 
-/* qemu takes shared locks on bytes from 100 on for what it does and for
- * what it does not want others to do, and looks for locks of others
- * there.  A lock over the whole file meets all of them.
+/* The bytes on which qemu takes shared locks for what it does, and for
+ * what it does not want others to do, and looks for the locks of others.
  */
+enum {
+  QEMU_READS = 100,
+  QEMU_WRITES = 101,
+  QEMU_RESIZES = 103,
+  QEMU_UNSHARES_READS = 200,
+  QEMU_UNSHARES_WRITES = 201,
+  QEMU_UNSHARES_RESIZES = 203,
+};
+
+static int
+lock_byte (int fd, int cmd, short type, off_t byte)
+{
+  struct flock lock = {
+    .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1,
+  };
+
+  if (fcntl (fd, cmd, &lock) == -1)
+    return -1;
+  if (cmd == F_OFD_GETLK && lock.l_type != F_UNLCK) {
+    errno = EAGAIN;
+    return -1;
+  }
+  return 0;
+}
+
+/* Like a reader in qemu, which lets other readers in. */
+static int
+lock_to_read (int fd)
+{
+  static const off_t taken[] = {
+    QEMU_READS, QEMU_UNSHARES_WRITES, QEMU_UNSHARES_RESIZES,
+  };
+  static const off_t free[] = {
+    QEMU_WRITES, QEMU_RESIZES, QEMU_UNSHARES_READS,
+  };
+  size_t i;
+
+  for (i = 0; i < G_N_ELEMENTS (taken); i++)
+    if (lock_byte (fd, F_OFD_SETLK, F_RDLCK, taken[i]) == -1)
+      return -1;
+  for (i = 0; i < G_N_ELEMENTS (free); i++)
+    if (lock_byte (fd, F_OFD_GETLK, F_WRLCK, free[i]) == -1)
+      return -1;
+  return 0;
+}
+
+/* A lock over the whole file meets everybody else's. */
+static int
+lock_to_write (int fd)
+{
+  struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+  return fcntl (fd, F_OFD_SETLK, &lock);
+}
+
 static int
 lock_file (int fd, const char *path, bool read_only, char **error)
 {
-  struct flock lock = {
-    .l_type = read_only ? F_RDLCK : F_WRLCK,
-    .l_whence = SEEK_SET,
-  };
-
-  if (fcntl (fd, F_OFD_SETLK, &lock) == 0)
+  if ((read_only ? lock_to_read (fd) : lock_to_write (fd)) == 0)
     return 0;
   if (errno == EAGAIN || errno == EACCES)
     fail (EBUSY, error, "%s: is locked: another server serves it or a "
           "program such as qemu has it open; stop that one first", path);
   else
-    fail (errno, error, "%s: cannot be locked: %s", path, strerror (errno));
+    fail (errno, error, "%s: cannot be locked: %s; use a file system "
+          "with locks", path, strerror (errno));
   return -1;
 }
 
@@ -536,6 +584,8 @@ open_locked (struct file_bdev *f, const char *path, unsigned int flags,
     goto err;
   }
   f->common.read_only = read_only;
+  f->common.endless = kind == MEMORY_DEVICE;
+  f->common.fua_by_flush = true;
   f->common.can_punch = can_punch (f, kind);
   if (kind == BLOCK_DEVICE)
     f->common.rotational = queue_attribute (f->dev, "rotational") != 0;

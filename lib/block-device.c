@@ -6,13 +6,21 @@
 /* What all block devices have in common.
  *
  * Threads: a device is used by many at once.  Its fields do not change
- * after it was opened, but for two hints that are accessed atomically;
- * nothing else depends on their values, so relaxed order will do.
+ * after it was opened, but for two hints that are accessed atomically
+ * (nothing else depends on their values, so relaxed order will do) and
+ * for the state of its flushes, which has a lock.
+ *
+ * Flushes: the kernel reports data that it could not write back once,
+ * to the first that asks, and then forgets it.  So a device asks once at
+ * a time, remembers a failure before anybody else can ask, and then
+ * fails every flush until it is opened again: nobody is told that data
+ * is durable which is not.
  */
 
 #include <config.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -22,9 +30,11 @@
 #include "block-device.h"
 #include "worker.h"
 
-/* The most iovecs of one system call.  What is left is resumed like
- * after a short transfer; a larger array on the stack gains nothing.
+/* A transfer is made in parts of this size, each with at most so many
+ * iovecs.  When one fails the rest of it is given up and the next is
+ * tried.
  */
+#define PART_SIZE (1024 * 1024)
 #define MAX_IOVECS 256
 
 /* A device that says EAGAIN is asked again every millisecond for as long
@@ -36,7 +46,7 @@
 /* A write that takes longer than this is no mere copy in memory.  One
  * can be bad luck with the scheduler, so it takes SLOW_FROM of them.
  */
-#define SLOW_NSEC 8000000
+#define SLOW_NSEC(bytes) (8000000 + (bytes))
 #define SLOW_FROM 2
 #define SLOW_MOST 8
 
@@ -57,6 +67,8 @@ bdev_init (struct block_device *bdev, const struct bdev_ops *ops,
   bdev->name = g_strdup (name);
   bdev->size = size;
   bdev->mem_align = 1;
+  pthread_mutex_init (&bdev->flush.lock, NULL);
+  pthread_cond_init (&bdev->flush.ended_one, NULL);
   workers_get ();
   return 0;
 }
@@ -66,6 +78,8 @@ bdev_fini (struct block_device *bdev)
 {
   workers_put ();
   mempool_shrink (&bdev_bounce_pages, 1);
+  pthread_cond_destroy (&bdev->flush.ended_one);
+  pthread_mutex_destroy (&bdev->flush.lock);
   g_free (bdev->name);
 }
 
@@ -136,7 +150,7 @@ count_aligned (const struct iovec *iov, int n, size_t align)
 }
 
 static ssize_t
-call_device (struct bdev_io *io, const struct iovec *iov, int n)
+call_device (const struct bdev_io *io, const struct iovec *iov, int n)
 {
   struct block_device *bdev = io->bdev;
 
@@ -164,7 +178,7 @@ copy_iovecs (struct page *page, const struct iovec *iov, int n, size_t length,
 
 /* Transfer up to a page by way of an aligned page. */
 static ssize_t
-bounce (struct bdev_io *io, const struct iovec *iov, int n)
+bounce (const struct bdev_io *io, const struct iovec *iov, int n)
 {
   struct page *page = mempool_alloc (&bdev_bounce_pages);
   struct iovec aligned = {
@@ -184,7 +198,7 @@ bounce (struct bdev_io *io, const struct iovec *iov, int n)
 
 /* Transfer as much as one call of the device takes. */
 static ssize_t
-transfer_some (struct bdev_io *io)
+transfer_some (const struct bdev_io *io)
 {
   struct iovec iov[MAX_IOVECS];
   int n, aligned;
@@ -212,61 +226,144 @@ retry (int r, int *attempts)
   return false;
 }
 
-/* Read or write all of it. */
+static void
+advance (struct bdev_io *io, uint64_t bytes)
+{
+  memory_advance (&io->data, bytes);
+  io->offset += bytes;
+  io->length -= bytes;
+}
+
+/* Read or write a part.  What could not be read of it is zero. */
 static int
-transfer (struct bdev_io *io)
+transfer_part (struct bdev_io *part)
 {
   int attempts = 0;
   ssize_t r;
 
-  while (io->length > 0) {
-    r = transfer_some (io);
+  while (part->length > 0) {
+    r = transfer_some (part);
     if (retry (r, &attempts))
       continue;
     if (r <= 0) {
-      if (io->op == DM_IO_READ)
-        memory_clear (io->data, io->length);
+      if (part->op == DM_IO_READ)
+        memory_clear (part->data, part->length);
       return r < 0 ? r : -EIO;
     }
     attempts = 0;
-    memory_advance (&io->data, r);
-    io->offset += r;
-    io->length -= r;
+    advance (part, r);
   }
   return 0;
 }
 
+/* Read or write all of it, as far as it goes.  Returns the first error.
+ * A device that is out of patience is not asked for the other parts.
+ */
 static int
-flush (struct bdev_io *io)
+transfer (struct bdev_io *io)
+{
+  struct bdev_io part;
+  int r, error = 0;
+
+  while (io->length > 0 && error != -EAGAIN) {
+    part = *io;
+    part.length = MIN (io->length, PART_SIZE);
+    advance (io, part.length);
+    r = transfer_part (&part);
+    if (error == 0)
+      error = r;
+  }
+  if (io->op == DM_IO_READ)
+    memory_clear (io->data, io->length);
+  return error;
+}
+
+/* Ask the device once. */
+static int
+flush_device (struct block_device *bdev)
 {
   int r, attempts = 0;
 
   do
-    r = io->bdev->ops->flush (io->bdev);
+    r = bdev->ops->flush (bdev);
   while (retry (r, &attempts));
   return r;
 }
 
+/* Wait for a flush that begins from now on, which is the one after that
+ * under way, or be the one to do it.
+ */
 static int
-write_zeroes_by_hand (struct bdev_io *io)
+flush (struct block_device *bdev)
 {
-  struct bdev_io part = *io;
-  uint64_t end = io->offset + io->length;
+  struct bdev_flush *f = &bdev->flush;
+  uint64_t mine;
   int r;
 
-  part.op = DM_IO_WRITE;
-  while (part.offset < end) {
-    part.length = MIN (end - part.offset, sizeof zeroes);
-    part.data = (struct memory_cursor) { .type = DM_IO_VM, .at.vm = zeroes };
-    r = transfer (&part);
-    if (r < 0)
-      return r;
+  pthread_mutex_lock (&f->lock);
+  mine = f->begun + 1;
+  while (f->ended < mine) {
+    if (f->under_way) {
+      pthread_cond_wait (&f->ended_one, &f->lock);
+      continue;
+    }
+    f->under_way = true;
+    f->begun++;
+    pthread_mutex_unlock (&f->lock);
+    r = flush_device (bdev);
+    pthread_mutex_lock (&f->lock);
+    f->under_way = false;
+    f->ended++;
+    if (f->error == 0)
+      f->error = r;
+    pthread_cond_broadcast (&f->ended_one);
   }
-  return 0;
+  r = f->error;
+  pthread_mutex_unlock (&f->lock);
+  return r;
+}
+
+/* With FUA if the device does that by itself. */
+static int
+write_data (struct bdev_io *io)
+{
+  bool then_flush = io->flags & DM_IO_FUA && io->bdev->fua_by_flush;
+  int r;
+
+  if (then_flush)
+    io->flags &= ~DM_IO_FUA;
+  r = transfer (io);
+  return r == 0 && then_flush ? flush (io->bdev) : r;
 }
 
 static int
-punch (struct bdev_io *io)
+write_zeroes_by_hand (const struct bdev_io *io)
+{
+  struct bdev_io part = *io;
+  uint64_t end = io->offset + io->length;
+  int r, error = 0;
+
+  part.op = DM_IO_WRITE;
+  part.flags = 0;
+  while (part.offset < end && error != -EAGAIN) {
+    part.length = MIN (end - part.offset, sizeof zeroes);
+    part.data = (struct memory_cursor) { .type = DM_IO_VM, .at.vm = zeroes };
+    r = transfer (&part);
+    if (error == 0)
+      error = r;
+  }
+  return error;
+}
+
+/* Not at all, or not for this range. */
+static bool
+unsupported (int r)
+{
+  return r == -EOPNOTSUPP || r == -EINVAL;
+}
+
+static int
+punch (const struct bdev_io *io)
 {
   struct block_device *bdev = io->bdev;
   int r, attempts = 0;
@@ -285,22 +382,22 @@ punch (struct bdev_io *io)
  * punch, and one that then cannot still has to be alike.
  */
 static int
-zero (struct bdev_io *io)
+zero (const struct bdev_io *io)
 {
   struct block_device *bdev = io->bdev;
   int r = -EOPNOTSUPP, attempts = 0;
 
   if (!(io->flags & DM_IO_NO_UNMAP))
     r = punch (io);
-  if (r == -EOPNOTSUPP) {
+  if (unsupported (r)) {
     do
       r = bdev->ops->zero (bdev, io->offset, io->length);
     while (retry (r, &attempts));
   }
-  if (r == -EOPNOTSUPP)
-    return write_zeroes_by_hand (io);
+  if (unsupported (r))
+    r = write_zeroes_by_hand (io);
   if (r == 0 && io->flags & DM_IO_FUA)
-    r = flush (io);
+    r = flush (bdev);
   return r;
 }
 
@@ -310,14 +407,16 @@ run (struct bdev_io *io)
   int r = 0;
 
   if (io->op == DM_IO_FLUSH)
-    return flush (io);
+    return flush (io->bdev);
   if (io->flags & DM_IO_PREFLUSH)
-    r = flush (io);
+    r = flush (io->bdev);
   if (r < 0 || io->length == 0)
     return r;
-  if (io->op == DM_IO_READ || io->op == DM_IO_WRITE)
-    return transfer (io);
-  return zero (io);
+  switch (io->op) {
+  case DM_IO_READ: return transfer (io);
+  case DM_IO_WRITE: return write_data (io);
+  default: return zero (io);
+  }
 }
 
 static uint64_t
@@ -331,11 +430,11 @@ now (void)
 
 /* Learn from a write how the device takes them. */
 static void
-note_duration (struct block_device *bdev, uint64_t nsec)
+note_duration (struct block_device *bdev, uint64_t length, uint64_t nsec)
 {
   int slow = __atomic_load_n (&bdev->slow_writes, __ATOMIC_RELAXED);
 
-  if (nsec > SLOW_NSEC)
+  if (nsec > SLOW_NSEC (length))
     slow = MIN (slow + 1, SLOW_MOST);
   else if (slow > 0)
     slow--;
@@ -347,13 +446,14 @@ note_duration (struct block_device *bdev, uint64_t nsec)
 int
 bdev_run (struct bdev_io *io, uint64_t *nsec)
 {
-  uint64_t start = now ();
+  bool plain_write = io->op == DM_IO_WRITE && io->flags == 0;
+  uint64_t start = now (), length = io->length;
   int r;
 
   r = run (io);
   *nsec = now () - start;
-  if (io->op == DM_IO_WRITE)
-    note_duration (io->bdev, *nsec);
+  if (plain_write)
+    note_duration (io->bdev, length, *nsec);
   return -r;
 }
 

@@ -15,6 +15,7 @@
 #ifndef DMIO_BLOCK_DEVICE_H
 #define DMIO_BLOCK_DEVICE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -35,7 +36,8 @@ struct bdev_extent {
  */
 struct bdev_ops {
   /* Transfer some bytes; returns how many, 0 at the end of the file.
-   * writev with fua: what it wrote is durable.
+   * writev with fua: what it wrote is durable; it is asked for that only
+   * if fua_by_flush is not set.
    */
   ssize_t (*readv) (struct block_device *bdev, const struct iovec *iov,
                     int iovcnt, uint64_t offset);
@@ -44,8 +46,8 @@ struct bdev_ops {
   int (*flush) (struct block_device *bdev);
 
   /* Make the range read as zero, quickly: punch also gives the space
-   * back, zero keeps it.  -EOPNOTSUPP if the device cannot; then zeroes
-   * are written with writev.
+   * back, zero keeps it.  -EOPNOTSUPP if the device cannot, -EINVAL if
+   * it cannot for this range; then zeroes are written with writev.
    */
   int (*punch) (struct block_device *bdev, uint64_t offset, uint64_t length);
   int (*zero) (struct block_device *bdev, uint64_t offset, uint64_t length);
@@ -60,8 +62,19 @@ struct bdev_ops {
   void (*close) (struct block_device *bdev);
 };
 
+/* Flushes of one device: one at a time, and those that come while one is
+ * under way share the next.
+ */
+struct bdev_flush {
+  pthread_mutex_t lock;         /* owns the rest; a leaf, not held in flush */
+  pthread_cond_t ended_one;
+  bool under_way;
+  uint64_t begun, ended;        /* how many */
+  int error;                    /* of the first that failed, negative */
+};
+
 /* A backend embeds this at the start of its own struct.  Set once when
- * it is opened, but for the atomics.
+ * it is opened, but for the atomics and flush.
  */
 struct block_device {
   const struct bdev_ops *ops;
@@ -69,13 +82,17 @@ struct block_device {
   uint64_t size;                /* bytes; a partial last sector is unused */
   bool read_only;
   bool rotational;
+  bool endless;                 /* size is only the largest possible */
   bool always_waits;            /* no transfer is a mere copy in memory */
+  bool fua_by_flush;            /* write, then flush */
   size_t mem_align;             /* of buffer addresses; 1: any */
 
   /* atomic: punch is worth trying.  Cleared when it is not supported. */
   bool can_punch;
   /* atomic: how many writes, lately, took longer than a copy in memory. */
   int slow_writes;
+
+  struct bdev_flush flush;
 };
 
 /* Initialize the common part; the backend then sets what differs.  Also

@@ -15,8 +15,8 @@
  * A synchronous job lives on the caller's stack, and its memory is the
  * caller's: nothing is allocated.  The caller runs the copies and one of
  * the waiting parts, then what the workers have not taken yet, and only
- * then sleeps.  It therefore depends on no worker, and can be called
- * from a callback.
+ * then sleeps.  It therefore depends on no worker being free, and can be
+ * called from a callback.
  *
  * An asynchronous job comes from the jobs pool, with a copy of the
  * vectors.  When there is no memory for that, or no worker, the caller
@@ -47,12 +47,18 @@ G_STATIC_ASSERT (DM_IO_MAX_REGIONS <= 64);
 
 struct job;
 
+/* How a part is run. */
+enum how {
+  NOT,                          /* nothing to do, or it failed already */
+  IN_TURN,                      /* a copy in memory, after other such */
+  BESIDE,                       /* it may wait, so beside the others */
+};
+
 struct part {
   struct work work;
   struct job *job;
   unsigned int index;           /* of the region */
-  bool skip;                    /* nothing to do, or failed already */
-  bool waits;                   /* to be run beside the others */
+  enum how how;
   struct bdev_io io;
 };
 
@@ -70,8 +76,8 @@ struct job {
   struct dm_io_result *results;
   io_notify_fn fn;              /* NULL: synchronous */
   void *context;
-  struct work copies;           /* asynchronous: all parts that do not wait */
-  struct bio_vec *vectors;      /* to be freed, or NULL */
+  struct work copies;           /* asynchronous: all parts IN_TURN */
+  struct bio_vec *vectors;      /* asynchronous: to be freed, or NULL */
   struct bio_vec inline_vectors[INLINE_VECTORS];
 
   unsigned int num_parts;
@@ -211,6 +217,15 @@ run_part (struct part *part)
   note (part, error, nsec);
 }
 
+static enum how
+how_to_run (const struct bdev_io *io)
+{
+  if (io->length == 0 && io->op != DM_IO_FLUSH &&
+      !(io->flags & DM_IO_PREFLUSH))
+    return NOT;
+  return bdev_may_wait (io) ? BESIDE : IN_TURN;
+}
+
 static void
 init_part (struct part *part, const struct dm_io_request *req,
            const struct io_region *where)
@@ -231,9 +246,7 @@ init_part (struct part *part, const struct dm_io_request *req,
     if (error != 0 && req->op == DM_IO_READ)
       memory_clear (part->io.data, part->io.length);
   }
-  part->skip = error != 0 ||
-    (part->io.length == 0 && !flush && !(req->flags & DM_IO_PREFLUSH));
-  part->waits = !part->skip && bdev_may_wait (&part->io);
+  part->how = error != 0 ? NOT : how_to_run (&part->io);
   note (part, error, 0);
 }
 
@@ -263,7 +276,6 @@ init_job (struct job *job, const struct dm_io_request *req,
   job->results = req->results;
   job->fn = req->fn;
   job->context = req->context;
-  job->vectors = NULL;
   job->num_parts = num_regions;
 
   for (i = 0; i < num_regions; i++) {
@@ -271,7 +283,7 @@ init_job (struct job *job, const struct dm_io_request *req,
     job->parts[i].index = i;
     init_part (&job->parts[i], req, &where[i]);
     if (nothing)
-      job->parts[i].skip = true;
+      job->parts[i].how = NOT;
   }
 }
 
@@ -282,14 +294,14 @@ fini_job (struct job *job)
   pthread_mutex_destroy (&job->lock);
 }
 
-/* The parts that do not wait, one after another. */
+/* The parts that are run in turn. */
 static void
 run_copies (struct job *job)
 {
   unsigned int i;
 
   for (i = 0; i < job->num_parts; i++)
-    if (!job->parts[i].skip && !job->parts[i].waits)
+    if (job->parts[i].how == IN_TURN)
       run_part (&job->parts[i]);
 }
 
@@ -313,14 +325,14 @@ run_for_waiter (struct work *work)
   pthread_mutex_unlock (&job->lock);
 }
 
-/* Queue the parts that wait, but for the first, which is returned. */
+/* Queue the parts that may wait, but for the first, which is returned. */
 static struct part *
 share_out (struct job *job)
 {
   struct part *own = NULL, *part;
 
   for (part = job->parts; part < job->parts + job->num_parts; part++) {
-    if (!part->waits)
+    if (part->how != BESIDE)
       continue;
     if (own == NULL) {
       own = part;
@@ -347,7 +359,8 @@ run_sync (struct job *job)
   if (own != NULL)
     run_part (own);
   for (i = 0; i < job->num_parts; i++)
-    if (job->parts[i].waits && worker_cancel (&job->parts[i].work))
+    if (job->parts[i].how == BESIDE &&
+        worker_cancel (&job->parts[i].work))
       run_for_waiter (&job->parts[i].work);
 
   pthread_mutex_lock (&job->lock);
@@ -457,14 +470,14 @@ submit (struct job *job)
   unsigned int waiting = 0, i;
 
   for (i = 0; i < job->num_parts; i++)
-    waiting += job->parts[i].waits;
+    waiting += job->parts[i].how == BESIDE;
   job->unfinished = 1 + waiting;
 
   job->copies = (struct work) { .run = run_async_copies };
   if (!worker_push (&job->copies))
     return false;
   for (part = job->parts; waiting > 0; part++) {
-    if (!part->waits)
+    if (part->how != BESIDE)
       continue;
     waiting--;
     part->work.run = run_async_part;
@@ -495,43 +508,53 @@ run_async (const struct dm_io_request *request, unsigned int num_regions,
   return false;
 }
 
-/* Callbacks that wait for the one that submitted them to return. */
-struct deferred {
+/* Callbacks of this thread that wait until one that is running has
+ * returned.
+ */
+#define MAX_DEFERRED 16
+static __thread struct {
+  bool running;                 /* in complete_here */
   unsigned int n;
   struct {
     io_notify_fn fn;
     void *context;
     unsigned long error_bits;
-  } queue[16];
-};
-static __thread struct deferred *deferred;
+  } stack[MAX_DEFERRED];
+} deferred;
+
+static void
+call_deferred (void)
+{
+  unsigned int i = --deferred.n;
+
+  deferred.stack[i].fn (deferred.stack[i].error_bits,
+                        deferred.stack[i].context);
+}
 
 /* Call the callback in the thread that submitted the request.  If that
  * was a callback too it has to return first, or a chain of requests
- * would eat up the stack.  One that submits more than there is room for
- * starts a new queue, one level deeper.
+ * would eat up the stack.  When there is no room to remember one more,
+ * the last one is called now, one level deeper; taking the last bounds
+ * the depth by that of the tree in which requests submit requests.
  */
 static void
 complete_here (io_notify_fn fn, void *context, unsigned long error_bits)
 {
-  struct deferred mine = { .n = 0 }, *outer = deferred;
-  unsigned int i;
-
-  if (outer != NULL && outer->n < G_N_ELEMENTS (outer->queue)) {
-    outer->queue[outer->n].fn = fn;
-    outer->queue[outer->n].context = context;
-    outer->queue[outer->n].error_bits = error_bits;
-    outer->n++;
+  if (deferred.running) {
+    while (deferred.n == MAX_DEFERRED)
+      call_deferred ();
+    deferred.stack[deferred.n].fn = fn;
+    deferred.stack[deferred.n].context = context;
+    deferred.stack[deferred.n].error_bits = error_bits;
+    deferred.n++;
     return;
   }
 
-  deferred = &mine;
+  deferred.running = true;
   fn (error_bits, context);
-  while (mine.n > 0) {
-    i = --mine.n;
-    mine.queue[i].fn (mine.queue[i].error_bits, mine.queue[i].context);
-  }
-  deferred = outer;
+  while (deferred.n > 0)
+    call_deferred ();
+  deferred.running = false;
 }
 
 /*----------------------------------------------------------------------

@@ -90,9 +90,9 @@ enum {
  * opened read-only: every write to it then fails with EROFS.
  *
  * The lock is an open file description lock (fcntl(2)) over the whole
- * file, exclusive, or shared if the file is open read-only.  It refuses
- * and is refused by other users of this library and by qemu, whose
- * image locks it overlaps.  Block devices are also opened with O_EXCL,
+ * file.  It refuses and is refused by other users of this library and by
+ * qemu, whose image locks it overlaps.  A file that is open read-only is
+ * locked against writers only.  Block devices are also opened with O_EXCL,
  * so one that is mounted is refused.  Opening the same file or device
  * twice in one process is refused too.  Character devices, which hold
  * no data, are neither locked nor refused.
@@ -104,8 +104,8 @@ enum {
 extern struct block_device *dm_bdev_open (const char *path,
                                           unsigned int flags, char **error);
 
-/* Close and unlock the device.  No request may be in flight on it, and
- * it must not be called from an io_notify_fn.  The close of the last
+/* Close and unlock the device.  No request may be in flight on it.
+ * Neither open nor close may be called from an io_notify_fn.  The close of the last
  * device also ends the threads of the library.  NULL is ignored.
  */
 extern void dm_bdev_close (struct block_device *bdev);
@@ -173,8 +173,10 @@ extern void dm_io_put (unsigned int num_pages);
  *
  * A region that leaves its device or a write to a read-only device
  * fails before any of its bytes are touched.  Short transfers, EINTR
- * and EAGAIN are resumed; the end of a file that shrank is an error.
- * What a failed read did not read is zero.
+ * and EAGAIN (for half a minute) are resumed; the end of a file that
+ * shrank is an error.  A region is transferred in parts of 1 MiB: when
+ * one fails, the others are still done.  What a failed read did not read
+ * is zero.
  *
  * There is no order between requests in flight.
  */
@@ -212,7 +214,9 @@ enum dm_io_op {
   DM_IO_READ = READ,
   DM_IO_WRITE = WRITE,
   /* What earlier, completed writes left in caches becomes durable.
-   * sector and count of the regions do not matter.
+   * sector and count of the regions do not matter.  A device whose flush
+   * has failed may have lost anything, and the kernel says so only once:
+   * it fails every flush, and FUA, until it is opened again.
    */
   DM_IO_FLUSH,
   /* The sectors are no longer needed.  Either all regions read as zero

@@ -11,18 +11,18 @@
  *
  * Why legs cannot end up different (W5): a write holds the lock on its
  * range until it has ended on all legs and those that missed it are no
- * longer in the set.  So for one sector the writes have one order, and a
- * leg in sync has the last of them that any leg in sync has.
+ * longer in the set.  So for one sector the writes have one order, and
+ * all legs in sync have the last of them.
  *
- * Why a reader never sees an old value after a new one: it reads from
- * the first leg in sync, which changes only when that leg misses a
- * write or cannot be read.  In the second case the reader takes the
- * range's lock before it goes on to another leg, so that no write is
- * half done there.
+ * Why a reader never sees an old value after a new one: while leg 0 is
+ * in sync all reads come from it, and what it has once returned it
+ * returns again.  A read of another leg, because leg 0 is not in sync
+ * any more or could not be read, takes the lock on its range first: then
+ * no write is in flight there, and the leg has all that any leg had.
  *
- * Locks: ranges first, then state_lock, which owns changes of in_sync
- * and the flush errors; in_sync is read without it.  The failure log has
- * a lock of its own and is not used under state_lock.
+ * Locks: ranges first, then state_lock, which owns changes of in_sync;
+ * in_sync is read without it.  The failure log has a lock of its own;
+ * it is used under none of these, but for reads that lock their range.
  */
 
 #include <config.h>
@@ -40,7 +40,6 @@
 struct leg {
   struct io_region region;
   char *name;
-  int flush_error;              /* owned by state_lock; errno or 0 */
 };
 
 struct dm_mirror {
@@ -175,17 +174,17 @@ consequence (unsigned long bit, unsigned long dropped, unsigned long in_sync)
   return "it is out of sync already";
 }
 
-/* What follows from the results of a request that changes legs. */
+/* Log the failures of a request that changes legs, and which it has
+ * dropped.
+ */
 static void
-settle (struct dm_mirror *m, struct failure *failure,
-        const struct dm_io_result *results)
+log_failed (struct dm_mirror *m, struct failure *failure,
+            const struct dm_io_result *results, unsigned long dropped)
 {
   unsigned long failed = failed_legs (m, results);
-  unsigned long dropped, in_sync;
+  unsigned long in_sync = legs_in_sync (m);
   unsigned int i;
 
-  dropped = drop (m, failed);
-  in_sync = legs_in_sync (m);
   for (i = 0; i < m->num_legs; i++) {
     if (!(failed & 1UL << i))
       continue;
@@ -200,38 +199,6 @@ settle (struct dm_mirror *m, struct failure *failure,
 /*----------------------------------------------------------------------
  * Writing
  */
-
-/* True if the error says that the leg refused the data, false if it may
- * have lost some that it had taken before.
- */
-static bool
-refusal (int error)
-{
-  return error == ENOSPC || error == EDQUOT || error == EFBIG ||
-    error == EROFS || error == EPERM;
-}
-
-/* Remember which legs failed to make data durable, and add what is
- * remembered to the results of a flush.  The kernel reports a write back
- * that failed only once, to whoever asks first.
- */
-static void
-remember_flush_errors (struct dm_mirror *m, bool is_flush,
-                       struct dm_io_result *results)
-{
-  unsigned int i;
-  int *remembered;
-
-  pthread_mutex_lock (&m->state_lock);
-  for (i = 0; i < m->num_legs; i++) {
-    remembered = &m->legs[i].flush_error;
-    if (*remembered == 0 && (is_flush || !refusal (results[i].error)))
-      *remembered = results[i].error;
-    if (is_flush && results[i].error == 0)
-      results[i].error = *remembered;
-  }
-  pthread_mutex_unlock (&m->state_lock);
-}
 
 /* One dm-io request for all legs. */
 static bool
@@ -269,17 +236,17 @@ dm_mirror_write (struct dm_mirror *m, enum dm_io_op op, unsigned int flags,
     .offset = sector * DM_IO_SECTOR_SIZE,
     .length = count * DM_IO_SECTOR_SIZE,
   };
+  unsigned long dropped = 0;
   struct range_lock range;
   bool ok;
 
   range_lock (&m->ranges, &range, sector, count);
   ok = write_all (m, &req, sector, count);
-  if (!ok) {
-    if (flags & DM_IO_FUA)
-      remember_flush_errors (m, false, results);
-    settle (m, &failure, results);
-  }
+  if (!ok)
+    dropped = drop (m, failed_legs (m, results));
   range_unlock (&m->ranges, &range);
+  if (!ok)
+    log_failed (m, &failure, results, dropped);
   return ok;
 }
 
@@ -289,11 +256,9 @@ dm_mirror_flush (struct dm_mirror *m, struct dm_io_result *results)
   struct dm_io_request req = { .op = DM_IO_FLUSH, .results = results };
   struct failure failure = { .op = DM_IO_FLUSH };
 
-  write_all (m, &req, 0, 0);
-  remember_flush_errors (m, true, results);
-  if (failed_legs (m, results) == 0)
+  if (write_all (m, &req, 0, 0))
     return true;
-  settle (m, &failure, results);
+  log_failed (m, &failure, results, drop (m, failed_legs (m, results)));
   return false;
 }
 
@@ -336,39 +301,48 @@ log_failed_read (struct dm_mirror *m, unsigned int leg, sector_t sector,
   failure_log_add (m->failures, &failure);
 }
 
-/* Read from the legs in sync other than those that have failed. */
+/* Read with the range locked, from the first leg in sync that has not
+ * failed and can be read.
+ */
 static bool
-read_another (struct dm_mirror *m, unsigned long failed, void *data,
-              sector_t sector, sector_t count, struct dm_io_result *results)
+read_locked (struct dm_mirror *m, unsigned long failed, void *data,
+             sector_t sector, sector_t count, struct dm_io_result *results)
 {
-  unsigned int leg = FIRST (failed);
-  struct range_lock range;
-  unsigned long left;
-  bool ok = false;
+  unsigned long left = legs_in_sync (m) & ~failed;
+  unsigned int leg;
 
-  range_lock (&m->ranges, &range, sector, count);
-  while (!ok) {
+  while (left != 0) {
+    leg = FIRST (left);
+    if (read_leg (m, leg, data, sector, count, results))
+      return true;
+    failed |= 1UL << leg;
     left = legs_in_sync (m) & ~failed;
     log_failed_read (m, leg, sector, count, results[leg].error, left == 0);
-    if (left == 0)
-      break;
-    leg = FIRST (left);
-    ok = read_leg (m, leg, data, sector, count, results);
-    failed |= 1UL << leg;
   }
-  range_unlock (&m->ranges, &range);
-  return ok;
+  return false;
 }
 
 bool
 dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
                 sector_t count, struct dm_io_result *results)
 {
-  unsigned int leg = FIRST (legs_in_sync (m));
+  unsigned long failed = 0;
+  struct range_lock range;
+  bool ok;
 
   memset (results, 0, m->num_legs * sizeof results[0]);
-  return read_leg (m, leg, data, sector, count, results) ||
-    read_another (m, 1UL << leg, data, sector, count, results);
+  if (legs_in_sync (m) & 1) {
+    if (read_leg (m, 0, data, sector, count, results))
+      return true;
+    failed = 1;
+    log_failed_read (m, 0, sector, count, results[0].error,
+                     legs_in_sync (m) == 1);
+  }
+
+  range_lock (&m->ranges, &range, sector, count);
+  ok = read_locked (m, failed, data, sector, count, results);
+  range_unlock (&m->ranges, &range);
+  return ok;
 }
 
 int

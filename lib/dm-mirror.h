@@ -59,8 +59,8 @@ extern bool dm_mirror_write (struct dm_mirror *mirror, enum dm_io_op op,
                              sector_t sector, sector_t count,
                              struct dm_io_result *results);
 
-/* Make durable what was written.  A leg whose flush has failed has lost
- * nobody knows what, so from then on every flush fails.
+/* Make durable what was written.  A leg whose flush has failed fails
+ * every flush after that.
  */
 extern bool dm_mirror_flush (struct dm_mirror *mirror,
                              struct dm_io_result *results);

@@ -4,8 +4,8 @@
  */
 
 /* Repeats of the same failure (region, operation, errno) are summed up
- * in one line: when the next one comes after the interval, when another
- * errno comes, and at the end.
+ * in one line for the operation: when the next one comes after the
+ * interval, and at the end.
  *
  * log->lock owns the series.  It is held while a line is logged, so that
  * lines come in order; no other lock of the library is taken under it.
@@ -24,12 +24,15 @@
 
 #define NUM_OPS (DM_IO_WRITE_ZEROES + 1)
 
+#define MAX_ERRNO 255
+
 /* Failures of one kind of operation on one region. */
 struct series {
-  int error;                    /* of the last line; 0: there was none */
-  int64_t logged_at;            /* when, g_get_monotonic_time */
-  uint64_t repeats;             /* not logged since then */
+  int64_t begun_at;             /* the interval, g_get_monotonic_time */
+  uint64_t logged[MAX_ERRNO / 64 + 1]; /* the errnos logged in it, bits */
+  uint64_t repeats;             /* of those, not logged */
   uint64_t first, last;         /* lowest and highest offset of these */
+  int error;                    /* of the last */
 };
 
 struct failure_log {
@@ -76,7 +79,7 @@ log_sum (struct failure_log *log, unsigned int region, enum dm_io_op op)
   if (s->repeats == 0)
     return;
   g_warning ("region %u (%s): %s failed %" PRIu64 " more times "
-             "between offsets %" PRIu64 " and %" PRIu64 ": %s",
+             "between offsets %" PRIu64 " and %" PRIu64 ", last with: %s",
              region, log->names[region], failure_log_op_name (op),
              s->repeats, s->first, s->last, g_strerror (s->error));
   s->repeats = 0;
@@ -94,11 +97,26 @@ log_line (struct failure_log *log, const struct failure *f)
              range, g_strerror (f->error), f->consequence);
 }
 
+/* True if the errno has been logged in this interval; else it is taken
+ * for logged from now on.
+ */
+static bool
+logged (struct series *s, int error)
+{
+  unsigned int e = MIN ((unsigned int) error, MAX_ERRNO);
+  uint64_t bit = UINT64_C (1) << e % 64;
+  bool before = s->logged[e / 64] & bit;
+
+  s->logged[e / 64] |= bit;
+  return before;
+}
+
 static void
 count (struct series *s, const struct failure *f)
 {
   s->first = s->repeats == 0 ? f->offset : MIN (s->first, f->offset);
   s->last = s->repeats == 0 ? f->offset : MAX (s->last, f->offset);
+  s->error = f->error;
   s->repeats++;
 }
 
@@ -107,20 +125,17 @@ failure_log_add (struct failure_log *log, const struct failure *f)
 {
   struct series *s = &log->series[f->region][f->op];
   int64_t now = g_get_monotonic_time ();
-  bool same, recent;
 
   pthread_mutex_lock (&log->lock);
-  same = s->error == f->error;
-  recent = now - s->logged_at < FAILURE_LOG_INTERVAL * G_USEC_PER_SEC;
-  if (same)
-    count (s, f);
-  if (!same || !recent) {
+  if (now - s->begun_at >= FAILURE_LOG_INTERVAL * G_USEC_PER_SEC) {
     log_sum (log, f->region, f->op);
-    if (!same)
-      log_line (log, f);
-    s->error = f->error;
-    s->logged_at = now;
+    memset (s->logged, 0, sizeof s->logged);
+    s->begun_at = now;
   }
+  if (logged (s, f->error))
+    count (s, f);
+  else
+    log_line (log, f);
   pthread_mutex_unlock (&log->lock);
 }
 

@@ -15,9 +15,9 @@
  *
  * A worker is started when work is queued and none is idle, up to
  * MAX_WORKERS; it then stays until the last workers_put.  That is all
- * the sizing there is, because a request never depends on a worker
- * being free: whoever waits for a request runs what is still queued of
- * it (worker_cancel).
+ * the sizing there is: a synchronous request does not depend on a worker
+ * being free, since whoever waits for it runs what is still queued of it
+ * (worker_cancel); an asynchronous one waits.
  *
  * The threads are started lazily, not by workers_get, so that devices
  * can be opened before a server forks.

@@ -178,22 +178,18 @@ open_region (unsigned int i, struct dm_mirror_leg *leg)
 
 /* Say what a careful administrator wants to know about the regions. */
 static void
-report_regions (const struct dm_mirror_leg *legs)
+report_region (unsigned int i, const struct dm_mirror_leg *leg)
 {
   sector_t size = dm_mirror_sectors (dmio.mirror);
-  unsigned int i;
+  const struct block_device *bdev = leg->region.bdev;
 
-  for (i = 0; i < dmio.num_regions; i++) {
-    if (legs[i].region.count > size)
-      nbdkit_error ("warning: region %u (%s) is larger than the volume: the "
-                    "smallest region has %" PRIu64 " bytes, the rest "
-                    "of this one is not used",
-                    i, legs[i].name, size * DM_IO_SECTOR_SIZE);
-    if (dm_bdev_read_only (legs[i].region.bdev) &&
-        !dm_mirror_read_only (dmio.mirror))
-      nbdkit_error ("warning: region %u (%s) is read-only: every write to "
-                    "the volume will fail", i, legs[i].name);
-  }
+  if (leg->region.count > size && !bdev->endless)
+    nbdkit_error ("region %u (%s) is larger than the volume: the smallest "
+                  "region has %" PRIu64 " bytes, the rest of this one is "
+                  "not used", i, leg->name, size * DM_IO_SECTOR_SIZE);
+  if (bdev->read_only && !dm_mirror_read_only (dmio.mirror))
+    nbdkit_error ("region %u (%s) is read-only: every write to the volume "
+                  "will fail", i, leg->name);
 }
 
 /* Files are opened here, before nbdkit forks, so that errors are seen
@@ -209,7 +205,8 @@ dmio_get_ready (void)
     if (!open_region (i, &legs[i]))
       return -1;
   dmio.mirror = dm_mirror_new (dmio.num_regions, legs);
-  report_regions (legs);
+  for (i = 0; i < dmio.num_regions; i++)
+    report_region (i, &legs[i]);
   return 0;
 }
 

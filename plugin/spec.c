@@ -35,17 +35,24 @@ next_field (const char **text)
   return g_string_free (field, FALSE);
 }
 
+/* OPTION is "sector=" or "count=". */
 static bool
-parse_sectors (const char *option, const char *value, sector_t *sectors,
-               char **error)
+parse_sectors (const char *text, const char *option, bool *given,
+               sector_t *sectors, char **error)
 {
   g_autoptr (GError) err = NULL;
+  const char *value = text + strlen (option);
 
+  if (*given) {
+    *error = g_strdup_printf ("%s is given twice", option);
+    return false;
+  }
+  *given = true;
   if (g_ascii_string_to_unsigned (value, 10, 0, MAX_SECTORS, sectors, &err))
     return true;
-  *error = g_strdup_printf ("%s=%s: %s; give a plain number of sectors "
-                            "of %d bytes",
-                            option, value, err->message, DM_IO_SECTOR_SIZE);
+  *error = g_strdup_printf ("%s: %s; give a plain number of sectors of "
+                            "%d bytes",
+                            text, err->message, DM_IO_SECTOR_SIZE);
   return false;
 }
 
@@ -53,13 +60,11 @@ static bool
 parse_option (struct spec *spec, const char *option, char **error)
 {
   if (g_str_has_prefix (option, "sector="))
-    return parse_sectors ("sector", option + strlen ("sector="),
+    return parse_sectors (option, "sector=", &spec->has_sector,
                           &spec->sector, error);
-  if (g_str_has_prefix (option, "count=")) {
-    spec->has_count = true;
-    return parse_sectors ("count", option + strlen ("count="),
+  if (g_str_has_prefix (option, "count="))
+    return parse_sectors (option, "count=", &spec->has_count,
                           &spec->count, error);
-  }
   *error = g_strdup_printf ("unknown option '%s'; known are sector=N and "
                             "count=N (',,' stands for a comma in the path)",
                             option);

@@ -15,9 +15,8 @@
 struct spec {
   char *text;                   /* as given, the region's name in messages */
   char *path;
-  sector_t sector;              /* 0 if not given */
-  bool has_count;
-  sector_t count;
+  bool has_sector, has_count;
+  sector_t sector, count;       /* 0 if not given */
 };
 
 /* Parse TEXT.  Returns NULL, and a message in *ERROR to be freed with

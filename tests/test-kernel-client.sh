@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# dmio
+# Copyright the dmio authors
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# The Linux kernel's own NBD client works on a mirror.  This machine's kernel
+# may have no nbd module, so Debian's cloud kernel runs in an emulated virtual
+# machine (TCG) and reaches the server through qemu's user network.
+#
+# Scenario work: ext4 is made on the volume, filled, trimmed and checked;
+# afterwards the regions are the same, hold the file system, and were trimmed.
+#
+# Scenario fail: one region lies on a file system that runs full.  The kernel
+# reports I/O errors, not a hang, and the other region keeps the data.
+#
+# What the machine does is in vm/init.
+
+# shellcheck source=functions.sh
+. "$(dirname "$0")/functions.sh"
+requires qemu-system-x86_64 qemu-system-x86
+requires busybox busybox-static
+requires nbd-client nbd-client
+requires mkfs.ext4 e2fsprogs
+requires fstrim util-linux
+requires modprobe kmod
+requires cpio cpio
+for applet in insmod ip poweroff usleep; do
+  busybox --list | grep -x $applet > /dev/null ||
+    skip "busybox has no $applet, install busybox-static"
+done
+kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' -readable |
+           sort -V | tail -n 1)
+version=${kernel#*/vmlinuz-}
+[ -e "/lib/modules/$version/modules.dep" ] ||
+  skip "no readable kernel with modules, install linux-image-cloud-amd64"
+set -x
+
+"$srcdir/vm/build-initramfs.sh" initramfs.cpio.gz "$version"
+
+is_ready ()
+{
+  ! has_ended "$server_pid" || return 0
+  [ -s server.pid ] &&
+    nbdinfo --can connect "nbd://127.0.0.1:$port" > /dev/null 2>&1
+}
+
+# start_tcp REGION...: like start_dmio, but on a TCP port, for the kernel's
+# client has nothing else here.  Somebody may take the port before: then try
+# another.  Ports below 32768 are not those of outgoing connections.
+start_tcp ()
+{
+  server_log=$tmp/server.log
+  for _ in $(seq 20); do
+    port=$(shuf -n 1 -i 20000-32000)
+    rm -f server.pid
+    "${launcher[@]}" "${nbdkit[@]}" -f --exit-with-parent \
+      -i 127.0.0.1 -p "$port" -P server.pid "$DMIO_PLUGIN" log=none "$@" \
+      < /dev/null > "$server_log" 2>&1 &
+    server_pid=$!
+    servers+=("$server_pid")
+    wait_for 60 is_ready
+    has_ended "$server_pid" || return 0
+    forget_server "$server_pid"
+    logged 'Address already in use' || break
+  done
+  die "the server did not start"
+}
+
+vm_pid=
+stop_vm ()
+{
+  [ -z "$vm_pid" ] || { kill "$vm_pid"; wait "$vm_pid"; }
+}
+at_exit stop_vm
+
+# run_vm SCENARIO: a kernel that panics reboots at once, which ends qemu.
+run_vm ()
+{
+  local append="console=ttyS0 loglevel=1 panic=-1 mitigations=off nokaslr"
+
+  append+=" dmio.scenario=$1 dmio.host=10.0.2.2 dmio.port=$port"
+  timeout -k 5 240 \
+    qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 512 -no-reboot \
+      -nodefaults -no-user-config -display none -serial file:guest.log \
+      -netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
+      -kernel "$kernel" -initrd initramfs.cpio.gz -append "$append" &
+  vm_pid=$!
+  wait "$vm_pid"
+  vm_pid=
+  tr -d '\r' < guest.log > guest
+  grep -x 'GUEST: success' guest
+}
+
+#-----------------------------------------------------------------------
+# work
+
+make_regions 128M a.img b.img
+start_tcp a.img b.img
+run_vm work
+not_logged 'failed'
+stop_server
+
+same a.img b.img
+sed -n 's/^GUEST: sum //p' guest > sums
+grep ' big$' sums
+for region in a.img b.img; do
+  e2fsck -f -n "$region"
+  mkdir "$region.files"
+  debugfs -R "rdump / $region.files" "$region"
+  (cd "$region.files" && sha256sum --quiet -c ../sums)
+  # Of the 32 MiB that were written 24 were trimmed.
+  [ "$(( $(stat -c '%b * %B' "$region") ))" -lt $(( 24 << 20 )) ]
+done
+
+#-----------------------------------------------------------------------
+# fail: the mount is in a namespace of the server's and goes away with it.
+
+own_mounts=(unshare -m)
+is_root || own_mounts+=(-r)
+"${own_mounts[@]}" true ||
+  skip "scenario fail only: this machine allows no mount namespace"
+# shellcheck disable=SC2016
+launcher=("${own_mounts[@]}" sh -c '
+  mount -t tmpfs -o size=16m dmio-test full &&
+  truncate -s 64M full/b.img &&
+  exec "$@"' sh)
+
+mkdir full
+make_regions 64M a.img
+start_tcp a.img full/b.img
+run_vm fail
+logged 'region 1 \(.*full/b\.img\): write of .* failed: No space left on device'
+not_logged 'region 0 .*failed'
+stop_server
+
+sum=$(sed -n 's/^GUEST: sum //p' guest)
+[ "$(head -c 4M a.img | sha256sum)" = "$sum" ]
