@@ -214,10 +214,17 @@ dmio_get_ready (void)
  * Connections
  */
 
+static const char *
+dmio_export_description (void *handle)
+{
+  return nbdkit_printf_intern ("dmio mirror of %u regions",
+                               dmio.num_regions);
+}
+
 static int
 dmio_list_exports (int readonly, int is_tls, struct nbdkit_exports *exports)
 {
-  return nbdkit_use_default_export (exports);
+  return nbdkit_add_export (exports, "", dmio_export_description (NULL));
 }
 
 static const char *
@@ -230,13 +237,6 @@ static void *
 dmio_open (int readonly)
 {
   return NBDKIT_HANDLE_NOT_NEEDED;
-}
-
-static const char *
-dmio_export_description (void *handle)
-{
-  return nbdkit_printf_intern ("dmio mirror of %u regions",
-                               dmio.num_regions);
 }
 
 static int64_t
