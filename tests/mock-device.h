@@ -1,0 +1,103 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* A block device of the tests' own, in memory.  It can be told to fail,
+ * to do only part of a transfer or to wait; it records what is asked of
+ * it; and it has a volatile cache, which loses a part of what was not
+ * flushed at a simulated power cut.
+ *
+ * A test that breaks the rules of struct bdev_ops (unaligned iovecs, an
+ * operation outside the device, a write to a read-only one) is aborted.
+ *
+ * No operation allocates memory, so that the mock also works in tests
+ * where malloc fails.
+ */
+
+#ifndef DMIO_MOCK_DEVICE_H
+#define DMIO_MOCK_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "block-device.h"
+#include "mock-script.h"
+
+/* Zero is a plain device: writable, any alignment, no wait, no punch.
+ * It has the operations punch and zero; without can_punch or can_zero
+ * they say -EOPNOTSUPP.
+ */
+struct mock_options {
+  bool read_only;
+  bool always_waits;
+  bool can_punch;
+  bool lies_about_punch;        /* says it can, until it is tried */
+  bool can_zero;
+  bool fua_by_flush;
+  size_t mem_align;             /* 0 is 1 */
+  size_t max_trace;             /* events that are kept; 0 is 1024 */
+};
+
+/* A new device of SIZE bytes of zeroes, durable. */
+extern struct block_device *mock_open (const char *name, uint64_t size,
+                                       const struct mock_options *options);
+extern void mock_close (struct block_device *bdev);
+
+/* Add a line to its script, of at most MOCK_MAX_FAULTS, or end all. */
+extern void mock_fault (struct block_device *bdev,
+                        const struct mock_fault *fault);
+extern void mock_clear_faults (struct block_device *bdev);
+
+/*----------------------------------------------------------------------
+ * The trace
+ */
+
+/* One operation.  BEGIN and END are times of a clock that ticks at each
+ * beginning and end on any mock, so two events of different mocks
+ * overlap if each began before the other one's end.
+ */
+struct mock_event {
+  enum mock_op op;
+  bool fua;
+  uint64_t offset, length;
+  uint64_t begin, end;          /* end 0: not yet */
+  ssize_t result;               /* bytes, 0 or a negative errno */
+};
+
+/* The events since the last mock_clear_trace, in the order of BEGIN.
+ * No operation may be under way.
+ */
+extern const struct mock_event *mock_trace (struct block_device *bdev,
+                                            size_t *n);
+extern void mock_clear_trace (struct block_device *bdev);
+
+/* How many of the events are one of OPS.  Counts also those that were
+ * too many to be kept.
+ */
+extern unsigned int mock_count (struct block_device *bdev, unsigned int ops);
+
+/* Now, by the clock of the events. */
+extern uint64_t mock_now (void);
+
+/*----------------------------------------------------------------------
+ * The contents
+ */
+
+/* The bytes as a read would see them.  No operation may be under way
+ * that changes what is looked at.
+ */
+extern unsigned char *mock_data (struct block_device *bdev);
+
+/* Write directly, durably, without any trace. */
+extern void mock_set (struct block_device *bdev, uint64_t offset,
+                      const void *buf, size_t length);
+
+/* Lose the power: each sector written and not flushed since keeps its
+ * new content or falls back to its last durable one, at random.
+ */
+extern void mock_power_cut (struct block_device *bdev, uint64_t seed);
+
+#endif /* DMIO_MOCK_DEVICE_H */
