@@ -90,11 +90,19 @@ at_exit ()
   exit_commands=("$1" "${exit_commands[@]}")
 }
 
+# Leaks found at exit are no findings if nbdkit itself allocated the memory: it
+# does not close connections that end while it ends.
 no_sanitizer_findings ()
 {
-  local found
-  found=$(find "$tmp" -maxdepth 1 -name 'sanitizer.*')
-  [ -z "$found" ] || { cat "$tmp"/sanitizer.* >&2; return 1; }
+  local file
+  for file in "$tmp"/sanitizer.*; do
+    [ ! -e "$file" ] || awk -v RS= '
+      /LeakSanitizer: detected memory leaks$/ { next }
+      /leak of/ && /\n *#1 0x[0-9a-f]+ [^\n]*[(\/]nbdkit\+0x/ { next }
+      /^SUMMARY: AddressSanitizer: [0-9]+ byte\(s\) leaked/ { next }
+      { print; found = 1 }
+      END { exit found }' "$file" >&2 || return 1
+  done
 }
 
 finish ()
@@ -143,12 +151,19 @@ no_aslr=()
 if [ -n "$DMIO_PRELOAD" ]; then
   export ASAN_OPTIONS="log_path=$tmp/sanitizer:${ASAN_OPTIONS:-}"
   export UBSAN_OPTIONS="log_path=$tmp/sanitizer:print_stacktrace=1:${UBSAN_OPTIONS:-}"
-  export LSAN_OPTIONS="suppressions=$srcdir/lsan.supp:print_suppressions=0:${LSAN_OPTIONS:-}"
+  export LSAN_OPTIONS="suppressions=$srcdir/lsan.supp:print_suppressions=0:exitcode=0:${LSAN_OPTIONS:-}"
   export TSAN_OPTIONS="log_path=$tmp/sanitizer:suppressions=$srcdir/tsan.supp:${TSAN_OPTIONS:-}"
   # ThreadSanitizer cannot cope with all random layouts of memory.
   case $DMIO_PRELOAD in
     *tsan*) no_aslr=(setarch "$(uname -m)" -R) ;;
   esac
+  # A sanitizer starts when a library's constructor first calls malloc.  In
+  # nbdkit that is in newlocale, with the C library's lock on the locale held. It
+  # looks for swift_demangle and has the error translated, which breaks that
+  # lock, and after a strerror exit hangs.  So let it find one.
+  echo 'char *swift_demangle (void) { return 0; }' |
+    ${CC:-gcc} -shared -fPIC -x c -o "$tmp/found.so" -
+  DMIO_PRELOAD=$DMIO_PRELOAD:$tmp/found.so
   nbdkit=("${no_aslr[@]}" env "LD_PRELOAD=$DMIO_PRELOAD" nbdkit)
 fi
 
@@ -227,7 +242,7 @@ stop_server ()
 # kill_server: as at a crash.
 kill_server ()
 {
-  kill -KILL "$server_pid"
+  kill -KILL "$server_pid" 2> /dev/null || true   # it may have crashed already
   forget_server "$server_pid"
   wait "$server_pid" || true
 }
@@ -257,6 +272,7 @@ same ()
 # random_file FILE BYTES: a file that compresses badly and has no holes.
 random_file ()
 {
+  rm -f -- "$1"
   head -c "$2" /dev/urandom > "$1"
 }
 

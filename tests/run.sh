@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# dmio
+# Copyright the dmio authors
+# SPDX-License-Identifier: BSD-3-Clause
+
+# Everything on a fresh machine: install what is missing, build, and run
+# every test, then those that do not need a virtual machine again with
+# AddressSanitizer and UndefinedBehaviorSanitizer, and with
+# ThreadSanitizer; and 'make distcheck' as a normal user.
+#
+# It builds in a temporary directory from what git would commit and leaves
+# the checkout alone.  The last line counts the tests.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. examples/packages.sh
+install_packages "${packages_build[@]}" "${packages_clients[@]}" \
+                 "${packages_tests[@]}"
+
+work=$(mktemp -d)
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+chmod 755 "$work"               # for the normal user of distcheck
+
+mkdir "$work/source"
+git ls-files -z --cached --others --exclude-standard |
+  xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh |
+  xargs -0 cp --parents -t "$work/source"
+cd "$work/source"
+autoreconf -fi >"$work/autoreconf.log" 2>&1 || {
+  cat "$work/autoreconf.log"
+  exit 1
+}
+
+passed=0 failed=0 skipped=0
+
+step () { printf '== %s (%s)\n' "$*" "$(date +%T)"; }
+
+# Add up the summaries that automake has printed in a log.
+add_up ()
+{
+  local log=$1 key sum
+
+  for key in PASS FAIL XPASS ERROR SKIP; do
+    sum=$(sed -n "s/^# $key: *\([0-9]*\)$/\1/p" "$log" |
+            awk "{ n += \$1 } END { print n + 0 }")
+    case $key in
+      PASS) passed=$((passed + sum)) ;;
+      SKIP) skipped=$((skipped + sum)) ;;
+      *) failed=$((failed + sum)) ;;
+    esac
+  done
+}
+
+# One more test, which is the command that follows.
+one_test ()
+{
+  local log=$1
+  shift
+  if "$@" >"$log" 2>&1; then
+    passed=$((passed + 1))
+  else
+    tail -n 60 "$log"
+    failed=$((failed + 1))
+  fi
+}
+
+# build_and_check NAME CONFIGURE-OPTION...
+build_and_check ()
+{
+  local name=$1 dir=$work/$1
+  shift
+  step "$name: build"
+  mkdir "$dir"
+  cd "$dir"
+  if ! { "$work/source/configure" --enable-gcc-warnings "$@" &&
+         make -j"$(nproc)" all && make -j"$(nproc)" -C tests check TESTS=
+       } >build.log 2>&1; then
+    tail -n 60 build.log
+    failed=$((failed + 1))
+    return
+  fi
+
+  step "$name: check"
+  timeout -k 60 1500 make -k -j"$(nproc)" check >check.log 2>&1 ||
+    { cat tests/test-suite.log || tail -n 60 check.log; }
+  grep -E '^# (TOTAL|PASS|SKIP|FAIL|ERROR):' check.log | paste -sd' ' || {
+    echo "no test was run"
+    failed=$((failed + 1))
+  }
+  add_up check.log
+}
+
+# In a directory of its own, with a few tests, as the user nobody if this
+# is root.
+distcheck ()
+{
+  local as=()
+
+  cp -r "$work/source" "$work/distcheck"
+  cd "$work/distcheck"
+  if [ "$(id -u)" -eq 0 ]; then
+    chown -R nobody: .
+    as=(setpriv --reuid nobody --regid nogroup --clear-groups)
+  fi
+  "${as[@]}" env HOME="$work/distcheck" sh -e -c '
+    ./configure
+    timeout -k 60 900 make distcheck \
+      TESTS="test-request test-mirror test-dump-plugin.sh test-qemu-img.sh"'
+}
+
+build_and_check plain
+build_and_check address-and-undefined \
+                --enable-sanitizer=address,undefined
+build_and_check thread --enable-sanitizer=thread
+step "distcheck"
+one_test "$work/distcheck.log" distcheck
+
+step "end"
+if [ "$skipped" -eq 0 ]; then
+  echo "$passed passed, $failed failed"
+else
+  echo "$passed passed, $failed failed, $skipped skipped"
+fi
+[ "$failed" -eq 0 ] && [ "$skipped" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,219 @@
+#!/usr/bin/env bash
+# dmio
+# Copyright the dmio authors
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# Bad input is refused before nbdkit forks, with a message that names the thing
+# and the remedy, and harms no file.  The table is at the end.
+
+# shellcheck source=functions.sh
+. "$(dirname "$0")/functions.sh"
+requires qemu-io qemu-utils
+requires setpriv util-linux
+requires ln coreutils
+requires nbdcopy libnbd-bin
+
+# For what root may, but others may not.
+unprivileged=()
+if is_root; then
+  unprivileged=(setpriv '--bounding-set=-dac_override,-dac_read_search')
+fi
+
+# Without -f, nbdkit goes into the background if it likes the input, and leaves a
+# pid file.
+kill_daemon ()
+{
+  [ -s "$tmp/pid" ] || return 0
+  kill -KILL "$(cat "$tmp/pid")"
+  wait_for 20 has_ended "$(cat "$tmp/pid")"
+  rm "$tmp/pid" "$tmp/sock"
+}
+at_exit kill_daemon
+
+failures=0
+complain ()
+{
+  echo "FAILED: ${arguments[*]}: $*" >&2
+  cat message.log >&2
+  failures=$(( failures + 1 ))
+}
+
+# refuses THING REMEDY ARGUMENT...: nbdkit refuses these arguments; one line of
+# what it says matches both regular expressions, case not regarded.
+refuses ()
+{
+  local thing=$1 remedy=$2 status=0
+  shift 2
+  arguments=("$@")
+  echo "refuses $*"
+  timeout 20 "${unprivileged[@]}" "${nbdkit[@]}" -P pid -U "$tmp/sock" \
+    "$DMIO_PLUGIN" "$@" < /dev/null > message.log 2>&1 || status=$?
+  case $status in
+    0) complain "accepted" ;;
+    1) ;;
+    *) complain "status $status" ;;
+  esac
+  [ ! -e pid ] || complain "it went into the background"
+  kill_daemon
+  grep -Ei -- "$thing" message.log | grep -qEi -- "$remedy" ||
+    complain "no message with '$thing' and '$remedy'"
+}
+
+# What there is.
+random_file good.img 1M
+random_file other.img 1M
+random_file served.img 1M
+random_file qemu.img 1M
+random_file odd.img 100000
+random_file unreadable.img 1M
+chmod 000 unreadable.img
+: > empty.img
+mkdir directory
+mkfifo fifo
+ln -s good.img symlink.img
+ln good.img hardlink.img
+ln -s nowhere.img dangling.img
+random_file 'a=b.img' 1M
+many=()
+for i in $(seq 65); do
+  truncate -s 4K "many$i.img"
+  many+=("many$i.img")
+done
+
+checksums ()
+{
+  chmod 400 unreadable.img
+  find . -name '*.img' -type f -exec sha256sum {} + | sort
+  chmod 000 unreadable.img
+}
+checksums > before.sum
+
+# A file that another server serves, and one that qemu has open.
+start_dmio served.img
+mkfifo commands
+bounded qemu-io -f raw qemu.img < commands > qemu.log 2>&1 &
+qemu_pid=$!
+servers+=("$qemu_pid")
+exec 9> commands
+echo 'length' >&9
+wait_for 20 grep -q '1 MiB' qemu.log
+
+# The table:
+#       thing               remedy
+#       arguments
+refuses 'region'            'file|block device' \
+        log=none
+refuses 'log'               'log=none' \
+        good.img other.img
+refuses 'log=x'             'log=none' \
+        good.img log=x
+refuses 'log='              'log=none' \
+        good.img log=
+refuses 'init'              'known|region=' \
+        good.img log=none init=clean
+refuses 'nonsense'          'known|region=' \
+        good.img log=none nonsense=1
+refuses "parameter 'a'"     'region=' \
+        a=b.img log=none
+refuses 'missing\.img'      'No such file.*create' \
+        good.img missing.img log=none
+refuses 'dangling\.img'     'No such file' \
+        dangling.img log=none
+refuses 'directory'         'must be|file or a block device' \
+        good.img directory log=none
+refuses 'fifo'              'must be|file or a block device' \
+        good.img fifo log=none
+refuses '/dev/null'         'must be|file or a block device' \
+        good.img /dev/null log=none
+refuses '/dev/urandom'      'must be|file or a block device' \
+        good.img /dev/urandom log=none
+refuses '/dev/tty'          'must be|file or a block device|No such' \
+        good.img /dev/tty log=none
+refuses 'unreadable\.img'   'Permission denied.*access' \
+        good.img unreadable.img log=none
+refuses 'empty\.img'        'size.*truncate' \
+        good.img empty.img log=none
+refuses 'empty\.img'        'size.*truncate' \
+        good.img empty.img,count=1 log=none
+refuses 'odd\.img'          '100000.*multiple.*count=195' \
+        good.img odd.img log=none
+refuses 'odd\.img,count=196' '195 sectors' \
+        good.img odd.img,count=196 log=none
+refuses 'good\.img,sector=2048' '2048 sectors' \
+        good.img,sector=2048 log=none
+refuses 'good\.img,sector=9223372036854775807' 'sector' \
+        good.img,sector=9223372036854775807 log=none
+refuses 'good\.img,count=2049' '2048 sectors' \
+        good.img,count=2049 log=none
+refuses 'good\.img,sector=1,count=2048' '2048 sectors' \
+        good.img,sector=1,count=2048 log=none
+refuses 'good\.img,sector=2047,count=18014398509481983' '2048 sectors' \
+        good.img,sector=2047,count=18014398509481983 log=none
+refuses 'good\.img,count=0' 'at least one' \
+        good.img,count=0 log=none
+for option in sector count; do
+  for number in '' x 1x 0x10 1.5 1K -1 +1 ' 1' '1 ' 36028797018963968 \
+                18446744073709551615 18446744073709551616 \
+                99999999999999999999999999; do
+    refuses "good\.img,$option=.*$option" 'number|at least one' \
+            "good.img,$option=$number" log=none
+  done
+done
+refuses 'good\.img,size=1'  'unknown.*size=1.*sector=N.*count=N' \
+        good.img,size=1 log=none
+refuses 'good\.img,'        'known are sector=N.*count=N' \
+        good.img, log=none
+refuses 'good\.img,b\.img'  'known are sector=N.*,,' \
+        good.img,b.img log=none
+refuses 'good\.img,sector=1,sector=2' 'twice|more than once|already' \
+        good.img,sector=1,sector=2 log=none
+refuses 'region'            'empty.*file' \
+        good.img region= log=none
+refuses ',sector=1'         'empty.*file' \
+        good.img ,sector=1 log=none
+refuses 'good\.img'         'same file.*once' \
+        good.img other.img good.img log=none
+refuses 'symlink\.img'      'same file.*good\.img.*once' \
+        good.img symlink.img log=none
+refuses 'hardlink\.img'     'same file.*good\.img.*once' \
+        good.img hardlink.img log=none
+refuses 'good\.img'         'same file.*once' \
+        good.img,count=1024 good.img,sector=1024 log=none
+refuses 'served\.img'       'locked.*another server.*stop' \
+        good.img served.img log=none
+refuses 'qemu\.img'         'locked.*qemu.*stop' \
+        good.img qemu.img log=none
+refuses 'nbd://localhost'   'not.*(supported|this version|regions)' \
+        good.img nbd://localhost log=none
+refuses 'nbd\+unix://'      'not.*(supported|this version|regions)' \
+        good.img "nbd+unix:///?socket=$server_socket" log=none
+refuses 'many65\.img'       'at most 64' \
+        "${many[@]}" log=none
+
+# Nothing was harmed, and what was in use still works.
+checksums > after.sum
+diff before.sum after.sum
+bounded nbdcopy "$uri" - | cmp served.img -
+echo 'quit' >&9
+exec 9>&-
+wait_for 20 has_ended "$qemu_pid"
+forget_server "$qemu_pid"
+wait "$qemu_pid"
+stop_server
+
+# The other way round: what a dmio server serves is refused by qemu.
+start_dmio good.img
+! bounded qemu-io -f raw -c 'write 0 512' good.img 2> message.log ||
+  die "qemu opens a file that is being served"
+grep -i 'lock' message.log
+stop_server
+
+# The same arguments without the mistake are accepted, so it was that which was
+# refused: 64 regions, every kind of name and option.
+start_dmio "${many[@]:0:64}"
+stop_server
+start_dmio good.img,sector=1,count=2047 region=a=b.img odd.img,count=195 \
+           other.img
+stop_server
+
+[ "$failures" -eq 0 ] || die "$failures mistakes, see above"

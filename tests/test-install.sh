@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# dmio
+# Copyright the dmio authors
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# What 'make install' puts into place can be used: the header has the
+# contract to the letter, programs link with what pkg-config says, the
+# library exports that and nothing else, nbdkit finds the plugin, and the
+# man pages are there.
+
+# shellcheck source=functions.sh
+. "$(dirname "$0")/functions.sh"
+requires make make
+requires gcc gcc
+requires pkg-config pkg-config
+set -x
+
+bounded make -C "$builddir/.." install DESTDIR="$tmp/root" > install.log 2>&1
+
+pc=$(find root -name libdmio.pc)
+export PKG_CONFIG_PATH=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$tmp/root
+read -r -a flags <<< "$(pkg-config --cflags --libs libdmio)"
+# The library is as sanitized as the rest of the build.
+cc=(gcc -std=c99 -pedantic -Wall -Wextra -Werror)
+if [ -n "${DMIO_SANITIZER_CFLAGS:-}" ]; then
+  read -r -a sanitizer <<< "${DMIO_SANITIZER_CFLAGS:-}"
+  cc+=("${sanitizer[@]}")
+fi
+libdir=$(dirname "$(find "$tmp/root" -name libdmio.so)")
+export LD_LIBRARY_PATH=$libdir
+
+"${cc[@]}" "$srcdir/contract.c" "${flags[@]}" -o contract
+"${no_aslr[@]}" ./contract
+
+"${cc[@]}" "$srcdir/../examples/mirror-three-files.c" "${flags[@]}" -o mirror
+truncate -s 4096 a.img b.img
+! "${no_aslr[@]}" ./mirror a.img b.img /dev/full > out
+grep -x 'failed regions: 0x4' out
+same a.img b.img
+grep ddddd a.img
+
+# Only what dm-io.h declares.
+nm -D --defined-only "$libdir/libdmio.so" | sed -n 's/.* T //p' |
+  sed 's/@.*//' | sort > exported
+grep -o -E '\bdm_(io|bdev)[a-z_]* \(' "$srcdir/../lib/dm-io.h" |
+  tr -d ' (' | sort -u > declared
+cat exported declared
+same exported declared
+
+plugin=$(find "$tmp/root" -name nbdkit-dmio-plugin.so)
+"${nbdkit[@]}" "$plugin" --dump-plugin | grep -x 'name=dmio'
+nm -D --defined-only "$plugin" | sed 's/.* //' | sort | paste -sd' ' > symbols
+grep -x 'dmio_debug_io plugin_init' symbols
+
+for page in man1/nbdkit-dmio-plugin.1 man3/dm_io.3 man3/libdmio.3; do
+  [ -s "$(find root -path "*/$page")" ]
+done
