@@ -24,6 +24,7 @@ trap 'exit 143' TERM
 chmod 755 "$work"               # for the normal user of distcheck
 
 mkdir "$work/source"
+# shellcheck disable=SC2016
 git ls-files -z --cached --others --exclude-standard |
   xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh |
   xargs -0 cp --parents -t "$work/source"
@@ -123,4 +124,6 @@ if [ "$skipped" -eq 0 ]; then
 else
   echo "$passed passed, $failed failed, $skipped skipped"
 fi
-[ "$failed" -eq 0 ] && [ "$skipped" -eq 0 ] && [ "$passed" -gt 0 ]
+# Somebody who is not root cannot run all; CI can.
+[ -z "${CI:-}" ] || failed=$((failed + skipped))
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

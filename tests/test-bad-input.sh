@@ -10,7 +10,6 @@
 . "$(dirname "$0")/functions.sh"
 requires qemu-io qemu-utils
 requires setpriv util-linux
-requires ln coreutils
 requires nbdcopy libnbd-bin
 
 # For what root may, but others may not.

@@ -34,7 +34,9 @@ export LD_LIBRARY_PATH=$libdir
 
 "${cc[@]}" "$srcdir/../examples/mirror-three-files.c" "${flags[@]}" -o mirror
 truncate -s 4096 a.img b.img
-! "${no_aslr[@]}" ./mirror a.img b.img /dev/full > out
+if "${no_aslr[@]}" ./mirror a.img b.img /dev/full > out; then
+  die "/dev/full was not full"
+fi
 grep -x 'failed regions: 0x4' out
 same a.img b.img
 grep ddddd a.img

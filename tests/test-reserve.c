@@ -513,6 +513,85 @@ test_m1_one_thread (void)
   close_mocks (where, DM_IO_MAX_REGIONS);
 }
 
+/* A callback that submits a request whose callback submits no more, and
+ * makes a synchronous one; then, or before that, the next like itself.
+ */
+struct copier {
+  struct io_region where;
+  struct page *page;
+  bool leaf_first;
+  unsigned int left;            /* atomic */
+  unsigned int leaves;          /* ended; atomic */
+  sem_t end;
+};
+
+static void
+leaf_callback (unsigned long error, void *context)
+{
+  struct copier *c = context;
+
+  check_stack ();
+  g_assert_cmphex (error, ==, 0);
+  g_assert_cmpint (dm_io_sync_vm (1, &c->where, WRITE, c->page, NULL),
+                   ==, 0);
+  __atomic_add_fetch (&c->leaves, 1, __ATOMIC_RELAXED);
+  sem_post (&c->end);
+}
+
+static void
+submit_leaf (struct copier *c)
+{
+  g_assert_cmpint (dm_io_async_vm (1, &c->where, WRITE, c->page,
+                                   leaf_callback, c), ==, 0);
+}
+
+static void
+copier_callback (unsigned long error, void *context)
+{
+  struct copier *c = context;
+
+  check_stack ();
+  g_assert_cmphex (error, ==, 0);
+  if (c->leaf_first)
+    submit_leaf (c);
+  if (take_one (&c->left))
+    g_assert_cmpint (dm_io_async_vm (1, &c->where, WRITE, c->page,
+                                     copier_callback, c), ==, 0);
+  if (!c->leaf_first)
+    submit_leaf (c);
+}
+
+static void
+run_copier (bool threads, bool leaf_first, unsigned int length)
+{
+  struct copier c = { .left = length - 1, .leaf_first = leaf_first };
+  unsigned int i;
+
+  c.page = new_pages (1);
+  sem_init (&c.end, 0, 0);
+  open_mocks (&c.where, 1, SECTORS, &plain);
+  no_memory_after (0);
+  set_no_threads (!threads);
+  g_assert_cmpint (dm_io_async_vm (1, &c.where, WRITE, c.page,
+                                   copier_callback, &c), ==, 0);
+  for (i = 0; i < length; i++)
+    test_sem_wait (&c.end);
+  memory_again ();
+  set_no_threads (false);
+  close_mocks (&c.where, 1);
+  g_assert_cmpuint (c.leaves, ==, length);
+  free (c.page);
+}
+
+static void
+test_m1_copiers (void)
+{
+  run_copier (true, false, 10000);
+  run_copier (true, true, 10000);
+  run_copier (false, false, 10000);
+  run_copier (false, true, 10000);
+}
+
 static void
 test_m1_device_without_memory (void)
 {
@@ -715,6 +794,7 @@ main (int argc, char *argv[])
   g_test_add_func ("/reserve/m1-chains-without-threads",
                    test_m1_chains_without_threads);
   g_test_add_func ("/reserve/m1-leaves", test_m1_leaves);
+  g_test_add_func ("/reserve/m1-copiers", test_m1_copiers);
   g_test_add_func ("/reserve/m1-one-thread", test_m1_one_thread);
   g_test_add_func ("/reserve/m1-device-without-memory",
                    test_m1_device_without_memory);
