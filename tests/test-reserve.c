@@ -519,14 +519,14 @@ test_m1_one_thread (void)
 struct copier {
   struct io_region where;
   struct page *page;
-  bool leaf_first;
+  bool copied_first;
   unsigned int left;            /* atomic */
-  unsigned int leaves;          /* ended; atomic */
+  unsigned int copied;          /* ended; atomic */
   sem_t end;
 };
 
 static void
-leaf_callback (unsigned long error, void *context)
+copied_callback (unsigned long error, void *context)
 {
   struct copier *c = context;
 
@@ -534,15 +534,15 @@ leaf_callback (unsigned long error, void *context)
   g_assert_cmphex (error, ==, 0);
   g_assert_cmpint (dm_io_sync_vm (1, &c->where, WRITE, c->page, NULL),
                    ==, 0);
-  __atomic_add_fetch (&c->leaves, 1, __ATOMIC_RELAXED);
+  __atomic_add_fetch (&c->copied, 1, __ATOMIC_RELAXED);
   sem_post (&c->end);
 }
 
 static void
-submit_leaf (struct copier *c)
+submit_copied (struct copier *c)
 {
   g_assert_cmpint (dm_io_async_vm (1, &c->where, WRITE, c->page,
-                                   leaf_callback, c), ==, 0);
+                                   copied_callback, c), ==, 0);
 }
 
 static void
@@ -552,19 +552,19 @@ copier_callback (unsigned long error, void *context)
 
   check_stack ();
   g_assert_cmphex (error, ==, 0);
-  if (c->leaf_first)
-    submit_leaf (c);
+  if (c->copied_first)
+    submit_copied (c);
   if (take_one (&c->left))
     g_assert_cmpint (dm_io_async_vm (1, &c->where, WRITE, c->page,
                                      copier_callback, c), ==, 0);
-  if (!c->leaf_first)
-    submit_leaf (c);
+  if (!c->copied_first)
+    submit_copied (c);
 }
 
 static void
-run_copier (bool threads, bool leaf_first, unsigned int length)
+run_copier (bool threads, bool copied_first, unsigned int length)
 {
-  struct copier c = { .left = length - 1, .leaf_first = leaf_first };
+  struct copier c = { .left = length - 1, .copied_first = copied_first };
   unsigned int i;
 
   c.page = new_pages (1);
@@ -579,7 +579,7 @@ run_copier (bool threads, bool leaf_first, unsigned int length)
   memory_again ();
   set_no_threads (false);
   close_mocks (&c.where, 1);
-  g_assert_cmpuint (c.leaves, ==, length);
+  g_assert_cmpuint (c.copied, ==, length);
   free (c.page);
 }
 
