@@ -17,9 +17,9 @@ packages_clients=(libnbd-bin qemu-utils)
 
 # To run the tests, beside these.
 # shellcheck disable=SC2034
-packages_tests=(busybox-static cpio e2fsprogs fio git guestfish kmod
-                linux-image-cloud-amd64 nbd-client python3-libnbd
-                qemu-system-x86 valgrind)
+packages_tests=(busybox-static cpio e2fsprogs fio fuse3 git guestfish kmod
+                linux-image-cloud-amd64 mount nbd-client python3
+                python3-libnbd qemu-system-x86 strace valgrind)
 
 # Install those of the packages that are missing, as root or with sudo.
 install_packages ()

@@ -172,6 +172,44 @@ device_punch (struct block_device *bdev, uint64_t offset, uint64_t length)
                                offset, length));
 }
 
+/* A number from the queue directory of a block device, 0 if unknown. */
+static uint64_t
+queue_attribute (dev_t rdev, const char *name)
+{
+  static const char *const dirs[] = { "queue", "../queue" };
+  size_t i;
+
+  for (i = 0; i < G_N_ELEMENTS (dirs); i++) {
+    g_autofree char *contents = NULL;
+    g_autofree char *file =
+      g_strdup_printf ("/sys/dev/block/%u:%u/%s/%s",
+                       major (rdev), minor (rdev), dirs[i], name);
+
+    if (g_file_get_contents (file, &contents, NULL, NULL))
+      return g_ascii_strtoull (contents, NULL, 10);
+  }
+  return 0;
+}
+
+/* Punching behind the end of the file changes nothing but its times. */
+static bool
+file_try_punch (struct block_device *bdev)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  off_t behind = bdev->size - bdev->size % DM_IO_PAGE_SIZE + DM_IO_PAGE_SIZE;
+
+  return fallocate (f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                    behind, DM_IO_PAGE_SIZE) == 0;
+}
+
+static bool
+device_try_punch (struct block_device *bdev)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+
+  return queue_attribute (f->dev, "write_zeroes_max_bytes") > 0;
+}
+
 static int
 file_punch (struct block_device *bdev, uint64_t offset, uint64_t length)
 {
@@ -293,12 +331,14 @@ file_close (struct block_device *bdev)
 static const struct bdev_ops ops[] = {
   [REGULAR_FILE] = {
     .readv = file_readv, .writev = file_writev, .flush = file_flush,
-    .punch = file_punch, .zero = file_zero, .extent = file_extent,
+    .try_punch = file_try_punch, .punch = file_punch, .zero = file_zero,
+    .extent = file_extent,
     .prefetch = device_prefetch, .close = file_close,
   },
   [BLOCK_DEVICE] = {
     .readv = device_readv, .writev = device_writev, .flush = device_flush,
-    .punch = device_punch, .zero = device_zero,
+    .try_punch = device_try_punch, .punch = device_punch,
+    .zero = device_zero,
     .prefetch = device_prefetch, .close = file_close,
   },
   [MEMORY_DEVICE] = {
@@ -491,49 +531,6 @@ lock_file (int fd, const char *path, bool read_only, char **error)
   return -1;
 }
 
-/* A number from the queue directory of a block device, 0 if unknown. */
-static uint64_t
-queue_attribute (dev_t rdev, const char *name)
-{
-  static const char *const dirs[] = { "queue", "../queue" };
-  size_t i;
-
-  for (i = 0; i < G_N_ELEMENTS (dirs); i++) {
-    g_autofree char *contents = NULL;
-    g_autofree char *file =
-      g_strdup_printf ("/sys/dev/block/%u:%u/%s/%s",
-                       major (rdev), minor (rdev), dirs[i], name);
-
-    if (g_file_get_contents (file, &contents, NULL, NULL))
-      return g_ascii_strtoull (contents, NULL, 10);
-  }
-  return 0;
-}
-
-/* Punching behind the end of the file changes nothing. */
-static bool
-try_punch (int fd, uint64_t size)
-{
-  return fallocate (fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                    size - size % DM_IO_PAGE_SIZE + DM_IO_PAGE_SIZE,
-                    DM_IO_PAGE_SIZE) == 0;
-}
-
-static bool
-can_punch (const struct file_bdev *f, enum kind kind)
-{
-  if (f->common.read_only)
-    return false;
-  switch (kind) {
-  case REGULAR_FILE:
-    return try_punch (f->fd, f->common.size);
-  case BLOCK_DEVICE:
-    return queue_attribute (f->dev, "write_zeroes_max_bytes") > 0;
-  default:
-    return false;
-  }
-}
-
 /* True if what was opened is what identify saw. */
 static bool
 still_the_same (const struct file_bdev *f, enum kind kind)
@@ -586,7 +583,8 @@ open_locked (struct file_bdev *f, const char *path, unsigned int flags,
   f->common.read_only = read_only;
   f->common.endless = kind == MEMORY_DEVICE;
   f->common.fua_by_flush = true;
-  f->common.can_punch = can_punch (f, kind);
+  if (!read_only && kind != MEMORY_DEVICE)
+    f->common.can_punch = NOT_TRIED;
   if (kind == BLOCK_DEVICE)
     f->common.rotational = queue_attribute (f->dev, "rotational") != 0;
   f->next = open_files;

@@ -111,7 +111,13 @@ dm_bdev_read_only (const struct block_device *bdev)
 bool
 bdev_can_punch (struct block_device *bdev)
 {
-  return __atomic_load_n (&bdev->can_punch, __ATOMIC_RELAXED);
+  int can = __atomic_load_n (&bdev->can_punch, __ATOMIC_RELAXED);
+
+  if (can == NOT_TRIED) {
+    can = bdev->ops->try_punch (bdev) ? CAN_PUNCH : CANNOT_PUNCH;
+    __atomic_store_n (&bdev->can_punch, can, __ATOMIC_RELAXED);
+  }
+  return can == CAN_PUNCH;
 }
 
 int
@@ -374,7 +380,7 @@ punch (const struct bdev_io *io)
     r = bdev->ops->punch (bdev, io->offset, io->length);
   while (retry (r, &attempts));
   if (r == -EOPNOTSUPP)
-    __atomic_store_n (&bdev->can_punch, false, __ATOMIC_RELAXED);
+    __atomic_store_n (&bdev->can_punch, CANNOT_PUNCH, __ATOMIC_RELAXED);
   return r;
 }
 

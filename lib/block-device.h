@@ -45,6 +45,9 @@ struct bdev_ops {
                      int iovcnt, uint64_t offset, bool fua);
   int (*flush) (struct block_device *bdev);
 
+  /* Optional.  Find out, without harm, whether punch is supported. */
+  bool (*try_punch) (struct block_device *bdev);
+
   /* Make the range read as zero, quickly: punch also gives the space
    * back, zero keeps it.  -EOPNOTSUPP if the device cannot, -EINVAL if
    * it cannot for this range; then zeroes are written with writev.
@@ -87,8 +90,10 @@ struct block_device {
   bool fua_by_flush;            /* write, then flush */
   size_t mem_align;             /* of buffer addresses; 1: any */
 
-  /* atomic: punch is worth trying.  Cleared when it is not supported. */
-  bool can_punch;
+  /* atomic: is punch worth trying?  Not asked before it matters, so that
+   * a device that is opened and refused is not touched.
+   */
+  enum { CANNOT_PUNCH, CAN_PUNCH, NOT_TRIED } can_punch;
   /* atomic: how many writes, lately, took longer than a copy in memory. */
   int slow_writes;
 
@@ -130,7 +135,9 @@ extern int bdev_extent_at (struct block_device *bdev, uint64_t offset,
 extern int bdev_prefetch (struct block_device *bdev, uint64_t offset,
                           uint64_t length);
 
-/* True if write zeroes that may unmap is quick, and discard possible. */
+/* True if write zeroes that may unmap is quick, and discard possible.
+ * May block, the first time.
+ */
 extern bool bdev_can_punch (struct block_device *bdev);
 
 /* What bounces data to and from devices with a mem_align.  dm_io_get

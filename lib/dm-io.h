@@ -151,7 +151,8 @@ typedef void (*io_notify_fn) (unsigned long error, void *context);
  * With the reserve in use and no memory to be had, requests do not
  * fail: dm_io_async* then does the I/O before it returns.
  *
- * dm_io_get returns 0, or -ENOMEM with nothing reserved.  dm_io_put of
+ * dm_io_get returns 0, or -ENOMEM with nothing reserved, also if that
+ * would be more than 65536 pages in all.  dm_io_put of
  * more than is reserved is refused and logged.
  */
 extern int dm_io_get (unsigned int num_pages);
@@ -216,7 +217,8 @@ enum dm_io_op {
   /* What earlier, completed writes left in caches becomes durable.
    * sector and count of the regions do not matter.  A device whose flush
    * has failed may have lost anything, and the kernel says so only once:
-   * it fails every flush, and FUA, until it is opened again.
+   * it fails every flush until it is opened again, and FUA, which for
+   * files and block devices is a flush after the write.
    */
   DM_IO_FLUSH,
   /* The sectors are no longer needed.  Either all regions read as zero

@@ -20,6 +20,9 @@
 
 #include "mempool.h"
 
+/* The most elements of one reserve, which are some hundred megabytes. */
+#define MAX_RESERVE 65536
+
 struct mempool_spare {
   struct mempool_spare *next;
 };
@@ -82,7 +85,7 @@ mempool_grow (struct mempool *pool, unsigned int n)
   bool fits;
 
   pthread_mutex_lock (&pool->lock);
-  fits = pool->min + n >= pool->min;
+  fits = n <= MAX_RESERVE - pool->min;
   if (fits)
     pool->min += n;
   pthread_mutex_unlock (&pool->lock);

@@ -28,7 +28,7 @@ struct mempool {
     .lock = PTHREAD_MUTEX_INITIALIZER, .freed = PTHREAD_COND_INITIALIZER }
 
 /* Reserve N more elements.  False, with nothing changed, if there is no
- * memory for them.
+ * memory for them or it would be more than a sane number.
  */
 extern bool mempool_grow (struct mempool *pool, unsigned int n);
 

@@ -151,8 +151,8 @@ no_aslr=()
 if [ -n "$DMIO_PRELOAD" ]; then
   export ASAN_OPTIONS="log_path=$tmp/sanitizer:${ASAN_OPTIONS:-}"
   export UBSAN_OPTIONS="log_path=$tmp/sanitizer:print_stacktrace=1:${UBSAN_OPTIONS:-}"
-  export LSAN_OPTIONS="suppressions=$srcdir/lsan.supp:print_suppressions=0:exitcode=0:${LSAN_OPTIONS:-}"
-  export TSAN_OPTIONS="log_path=$tmp/sanitizer:suppressions=$srcdir/tsan.supp:${TSAN_OPTIONS:-}"
+  export LSAN_OPTIONS="exitcode=0:${LSAN_OPTIONS:-}"
+  export TSAN_OPTIONS="log_path=$tmp/sanitizer:${TSAN_OPTIONS:-}"
   # ThreadSanitizer cannot cope with all random layouts of memory.
   case $DMIO_PRELOAD in
     *tsan*) no_aslr=(setarch "$(uname -m)" -R) ;;

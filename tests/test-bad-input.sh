@@ -79,11 +79,15 @@ for i in $(seq 65); do
   many+=("many$i.img")
 done
 
+# What is in the files, and when it was changed.  The last does not go for
+# those that are open.
 checksums ()
 {
   chmod 400 unreadable.img
   find . -name '*.img' -type f -exec sha256sum {} + | sort
   chmod 000 unreadable.img
+  find . -name '*.img' -type f ! -name served.img ! -name qemu.img \
+       -printf '%p %T@\n' | sort
 }
 checksums > before.sum
 

@@ -673,6 +673,7 @@ test_m2_overflow (void)
   g_assert_cmpint (dm_io_get (3), ==, 0);
   g_assert_cmpint (dm_io_get (UINT_MAX), ==, -ENOMEM);
   g_assert_cmpint (dm_io_get (UINT_MAX - 2), ==, -ENOMEM);
+  g_assert_cmpint (dm_io_get (INT_MAX), ==, -ENOMEM);
   assert_reserve (3);
   dm_io_put (3);
   expect_put_refused (1);

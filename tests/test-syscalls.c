@@ -438,12 +438,15 @@ test_o3_unsupported (struct files *f, gconstpointer unused)
   struct io_region where[3];
   struct dm_io_request req;
   unsigned char buf[64 * SECTOR];
-  unsigned int i, j, left;
+  unsigned int i, j, k, left;
+  bool can;
 
   for (i = 0; i < G_N_ELEMENTS (cases); i++)
     for (j = 0; j < G_N_ELEMENTS (errors); j++) {
       open_all (f, where);
-      if (!bdev_can_punch (where[0].bdev)) {
+      for (can = true, k = 0; k < 3; k++)
+        can = bdev_can_punch (where[k].bdev) && can;
+      if (!can) {
         close_all (where);
         g_test_skip ("this file system cannot punch holes");
         return;

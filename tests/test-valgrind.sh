@@ -15,7 +15,7 @@ set -x
 
 launcher=(valgrind --quiet --error-exitcode=119 --leak-check=full
           --errors-for-leak-kinds=definite --show-leak-kinds=definite
-          --num-callers=20 --suppressions="$srcdir/valgrind.supp"
+          --num-callers=20
           --log-file="$tmp/valgrind.log")
 
 # start_dmio and stop_server fail if the server's status is not 0.
