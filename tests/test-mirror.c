@@ -335,6 +335,34 @@ test_w5_overlap (struct fixture *f, gconstpointer unused)
   }
 }
 
+/* Begin to write 1 to sector 0, and hold it before it reaches leg 1;
+ * leg 0 has it, and a reader sees it.
+ */
+static void
+begin_write (struct fixture *f, struct writer *w, struct mock_gate *gate)
+{
+  struct mock_fault slow = { .ops = MOCK_WRITE, .times = 1, .gate = gate };
+
+  *w = (struct writer) { .f = f, .byte = 1, .sector = 0, .count = 1 };
+  mock_fault (f->where[1].bdev, &slow);
+  start (w);
+  mock_gate_await (gate, 1);
+  g_assert_cmpint (read_byte (f, 0), ==, 1);
+}
+
+/* A reader that has to wait for it sees the same when it goes on. */
+static void
+end_write (struct fixture *f, struct writer *w, struct mock_gate *gate,
+           struct writer *reader)
+{
+  g_usleep (20000);
+  g_assert_cmpuint (mock_count (f->where[1].bdev, MOCK_READ), ==, 0);
+  mock_gate_open (gate);
+  finish (w);
+  finish (reader);
+  g_assert_cmpint (reader->buf[0], ==, 1);
+}
+
 /* A read that goes on to another leg waits for the write in flight
  * there, or it could return the old value after a reader of the first
  * leg has seen the new one.
@@ -343,30 +371,19 @@ static void
 test_failover_waits (struct fixture *f, gconstpointer unused)
 {
   static struct mock_gate gate = MOCK_GATE_INIT (0);
-  struct mock_fault slow = { .ops = MOCK_WRITE, .times = 1, .gate = &gate };
   struct mock_fault bad = { .ops = MOCK_READ, .after = 1, .error = EIO };
-  struct writer writer = { .f = f, .byte = 1, .sector = 0, .count = 1 };
-  struct writer reader = {
+  struct writer writer, reader = {
     .f = f, .sector = 0, .count = 1, .what = READ_IT,
   };
 
-  mock_fault (f->where[1].bdev, &slow);
   mock_fault (f->where[0].bdev, &bad);
-  start (&writer);
-  mock_gate_await (&gate, 1);           /* leg 0 has it, leg 1 has not */
-  g_assert_cmpint (read_byte (f, 0), ==, 1);
+  begin_write (f, &writer, &gate);
 
   expect ("region 0 (a): read*reading from the next*");
   start (&reader);
   while (mock_count (f->where[0].bdev, MOCK_READ) < 2)
     g_usleep (1000);
-  g_usleep (20000);
-  g_assert_cmpuint (mock_count (f->where[1].bdev, MOCK_READ), ==, 0);
-
-  mock_gate_open (&gate);
-  finish (&writer);
-  finish (&reader);
-  g_assert_cmpint (reader.buf[0], ==, 1);
+  end_write (f, &writer, &gate, &reader);
 }
 
 /* The same when the first leg is dropped because of another write. */
@@ -374,32 +391,22 @@ static void
 test_drop_waits (struct fixture *f, gconstpointer unused)
 {
   static struct mock_gate gate = MOCK_GATE_INIT (0);
-  struct mock_fault slow = { .ops = MOCK_WRITE, .times = 1, .gate = &gate };
   struct mock_fault bad = {
     .ops = MOCK_WRITE, .offset = 9 * SECTOR, .length = SECTOR, .error = EIO,
   };
-  struct writer writer = { .f = f, .byte = 1, .sector = 0, .count = 1 };
-  struct writer reader = {
+  struct writer writer, reader = {
     .f = f, .sector = 0, .count = 1, .what = READ_IT,
   };
 
-  mock_fault (f->where[1].bdev, &slow);
   mock_fault (f->where[0].bdev, &bad);
-  start (&writer);
-  mock_gate_await (&gate, 1);           /* leg 0 has it, leg 1 has not */
-  g_assert_cmpint (read_byte (f, 0), ==, 1);
+  begin_write (f, &writer, &gate);
 
   expect ("region 0 (a): write of 512 bytes at offset 4608 failed*");
   expect ("region 0 (a): is now out of sync*");
   g_assert_false (write_byte (f, 2, 9, 1, 0));
 
   start (&reader);
-  g_usleep (20000);
-  g_assert_cmpuint (mock_count (f->where[1].bdev, MOCK_READ), ==, 0);
-  mock_gate_open (&gate);
-  finish (&writer);
-  finish (&reader);
-  g_assert_cmpint (reader.buf[0], ==, 1);
+  end_write (f, &writer, &gate, &reader);
 }
 
 /* R13: many threads write, zero and read the same few sectors. */

@@ -22,25 +22,6 @@ static const struct mock_options waits = { .always_waits = true };
 
 static unsigned char data[SIZE];
 
-static struct dm_io_request
-request (enum dm_io_op op, unsigned int flags)
-{
-  struct dm_io_request req = vm_request (op, data);
-
-  req.flags = flags;
-  return req;
-}
-
-/* Run it, with and without waiting, and expect success. */
-static void
-run_ok (enum dm_io_op op, unsigned int flags, unsigned int n,
-        const struct io_region *where, bool async)
-{
-  struct dm_io_request req = request (op, flags);
-
-  g_assert_cmphex (run_request (&req, n, where, async), ==, 0);
-}
-
 static void
 assert_no_overlap (const struct mock_event *a, const struct mock_event *b)
 {
@@ -62,7 +43,7 @@ test_o1_flush_once (void)
   where[1].count = 0;
   where[2].sector = UINT64_MAX; /* does not matter */
   for (async = 0; async < 2; async++) {
-    run_ok (DM_IO_FLUSH, 0, 3, where, async);
+    run_ok (data, DM_IO_FLUSH, 0, 3, where, async);
     for (i = 0; i < 3; i++) {
       g_assert_cmpint (trace_of (&where[i], 1)->op, ==, MOCK_FLUSH);
       mock_clear_trace (where[i].bdev);
@@ -76,7 +57,7 @@ test_o1_flush_fails (void)
 {
   const struct mock_fault eio = { .ops = MOCK_FLUSH, .error = EIO };
   struct dm_io_result results[3];
-  struct dm_io_request req = request (DM_IO_FLUSH, 0);
+  struct dm_io_request req = flagged_request (DM_IO_FLUSH, 0, data);
   struct io_region where[3];
   unsigned int i, async;
 
@@ -107,8 +88,8 @@ test_o1_flush_is_durable (void)
   for (i = 0; i < SEEDS; i++) {
     open_mocks (where, 2, SECTORS, &plain);
     fill (data, SIZE, i);
-    run_ok (DM_IO_WRITE, 0, 2, where, false);
-    run_ok (DM_IO_FLUSH, 0, 1, where, false);
+    run_ok (data, DM_IO_WRITE, 0, 2, where, false);
+    run_ok (data, DM_IO_FLUSH, 0, 1, where, false);
     mock_power_cut (where[0].bdev, i);
     mock_power_cut (where[1].bdev, i);
     assert_same (mock_data (where[0].bdev), data, SIZE);
@@ -149,7 +130,7 @@ test_o1_failed_flush_is_remembered (void)
   open_mocks (where, 2, SECTORS, &options);
   mock_fault (where[0].bdev, &once);
   for (i = 0; i < G_N_ELEMENTS (cases); i++) {
-    req = request (cases[i].op, cases[i].flags);
+    req = flagged_request (cases[i].op, cases[i].flags, data);
     req.results = results;
     g_assert_cmphex (run_request (&req, req.op == DM_IO_READ ? 1 : 2, where,
                                   i % 2), ==, cases[i].bits);
@@ -170,7 +151,7 @@ struct flushers {
 static void
 submit_flush (struct flushers *f, struct done *done)
 {
-  struct dm_io_request req = request (DM_IO_FLUSH, 0);
+  struct dm_io_request req = flagged_request (DM_IO_FLUSH, 0, data);
 
   done_init (done);
   req.fn = done_callback;
@@ -194,7 +175,7 @@ run_flushers (struct flushers *f, int error)
   mock_fault (f->where.bdev, &hold);
   submit_flush (f, &f->first);
   mock_gate_await (&f->gate, 1);
-  run_ok (DM_IO_WRITE, 0, 1, &f->where, false);
+  run_ok (data, DM_IO_WRITE, 0, 1, &f->where, false);
   for (i = 0; i < FLUSHERS; i++)
     submit_flush (f, &f->rest[i]);
   g_usleep (10000);             /* that more of them wait together */
@@ -261,7 +242,7 @@ test_o2_fua_is_durable (void)
       mock_fault (where[1].bdev, &shorter);
       mock_fault (where[3].bdev, &shorter);
       fill (data, SIZE, i);
-      run_ok (DM_IO_WRITE, DM_IO_FUA, 4, where, async);
+      run_ok (data, DM_IO_WRITE, DM_IO_FUA, 4, where, async);
       for (j = 0; j < 4; j++) {
         mock_power_cut (where[j].bdev, i);
         assert_same (mock_data (where[j].bdev), data, SIZE);
@@ -278,9 +259,9 @@ test_o2_no_needless_flush (void)
   unsigned int i;
 
   open_mocks (where, 2, SECTORS, &plain);
-  run_ok (DM_IO_WRITE, 0, 2, where, false);
-  run_ok (DM_IO_WRITE, DM_IO_FUA, 2, where, false);
-  run_ok (DM_IO_READ, 0, 1, where, false);
+  run_ok (data, DM_IO_WRITE, 0, 2, where, false);
+  run_ok (data, DM_IO_WRITE, DM_IO_FUA, 2, where, false);
+  run_ok (data, DM_IO_READ, 0, 1, where, false);
   for (i = 0; i < 2; i++)
     g_assert_cmpuint (mock_count (where[i].bdev, MOCK_FLUSH), ==, 0);
   g_assert_false (trace_of (&where[1], 2)[0].fua);
@@ -312,7 +293,7 @@ test_o2_fua_zeroes (void)
         open_mocks (&where[j], 1, SECTORS, &options[j]);
         mock_set (where[j].bdev, 0, data, SIZE);
       }
-      run_ok (cases[i].op, cases[i].flags, 4, where, seed % 2);
+      run_ok (data, cases[i].op, cases[i].flags, 4, where, seed % 2);
       for (j = 0; j < 4; j++) {
         mock_power_cut (where[j].bdev, seed);
         assert_zero (mock_data (where[j].bdev), SIZE);
@@ -338,7 +319,8 @@ test_o2_preflush (void)
     where[3].sector = SECTORS + 1;
     for (j = 0; j < 4; j++)
       mock_fault (where[j].bdev, &slow);
-    run_ok (DM_IO_WRITE, DM_IO_PREFLUSH | (i & 1 ? DM_IO_FUA : 0), 4, where,
+    run_ok (data, DM_IO_WRITE,
+            DM_IO_PREFLUSH | (i & 1 ? DM_IO_FUA : 0), 4, where,
             i & 2);
     for (j = 0; j < 2; j++) {
       trace = trace_of (&where[j], 2);
@@ -362,9 +344,9 @@ test_o2_preflush_only (void)
   for (async = 0; async < 2; async++) {
     open_mocks (where, 2, SECTORS, &plain);
     fill (data, SIZE, 3);
-    run_ok (DM_IO_WRITE, 0, 2, where, async);
+    run_ok (data, DM_IO_WRITE, 0, 2, where, async);
     where[0].count = where[1].count = 0;
-    run_ok (DM_IO_WRITE, DM_IO_PREFLUSH, 2, where, async);
+    run_ok (data, DM_IO_WRITE, DM_IO_PREFLUSH, 2, where, async);
     for (i = 0; i < 2; i++) {
       mock_power_cut (where[i].bdev, i);
       assert_same (mock_data (where[i].bdev), data, SIZE);
@@ -380,7 +362,8 @@ static void
 test_o2_preflush_fails (void)
 {
   const struct mock_fault eio = { .ops = MOCK_FLUSH, .error = EIO };
-  struct dm_io_request req = request (DM_IO_WRITE, DM_IO_PREFLUSH);
+  struct dm_io_request req =
+    flagged_request (DM_IO_WRITE, DM_IO_PREFLUSH, data);
   struct io_region where[3];
   unsigned int async;
 
@@ -419,7 +402,7 @@ check_meeting (enum dm_io_op op, unsigned int flags,
   open_mocks (where, n, SECTORS, options);
   for (i = 0; i < n; i++)
     mock_fault (where[i].bdev, &meet);
-  run_ok (op, flags, n, where, async);
+  run_ok (data, op, flags, n, where, async);
   for (i = 0; i < n; i++)
     for (j = 0; j < n; j++) {
       a = &mock_trace (where[i].bdev, &len)[0];
@@ -457,7 +440,7 @@ write_three (void *context)
 {
   const struct call *call = context;
 
-  run_ok (DM_IO_WRITE, 0, 3, call->where, call->async);
+  run_ok (data, DM_IO_WRITE, 0, 3, call->where, call->async);
   return NULL;
 }
 
@@ -513,11 +496,11 @@ test_slow_device_is_noticed (void)
   g_assert_false (bdev_may_wait (&io));
   mock_fault (where[0].bdev, &slow);
   for (i = 0; i < 20 && !bdev_may_wait (&io); i++)
-    run_ok (DM_IO_WRITE, 0, 1, where, false);
+    run_ok (data, DM_IO_WRITE, 0, 1, where, false);
   g_assert_true (bdev_may_wait (&io));
   mock_clear_faults (where[0].bdev);
   for (i = 0; i < 1000 && bdev_may_wait (&io); i++)
-    run_ok (DM_IO_WRITE, 0, 1, where, false);
+    run_ok (data, DM_IO_WRITE, 0, 1, where, false);
   g_assert_false (bdev_may_wait (&io));
   close_mocks (where, 1);
 }

@@ -256,6 +256,25 @@ run_request (const struct dm_io_request *request, unsigned int n,
   return done_wait (&done);
 }
 
+static inline struct dm_io_request
+flagged_request (enum dm_io_op op, unsigned int flags, void *buf)
+{
+  struct dm_io_request req = vm_request (op, buf);
+
+  req.flags = flags;
+  return req;
+}
+
+/* Run one, with or without waiting, and expect success. */
+static inline void
+run_ok (void *buf, enum dm_io_op op, unsigned int flags, unsigned int n,
+        const struct io_region *where, bool async)
+{
+  struct dm_io_request req = flagged_request (op, flags, buf);
+
+  g_assert_cmphex (run_request (&req, n, where, async), ==, 0);
+}
+
 /* Open N mocks alike, and let WHERE be all of each. */
 static inline void
 open_mocks (struct io_region *where, unsigned int n, sector_t sectors,

@@ -18,25 +18,6 @@ static const struct mock_options plain;
 
 static unsigned char data[SIZE];
 
-static struct dm_io_request
-request (enum dm_io_op op, unsigned int flags)
-{
-  struct dm_io_request req = vm_request (op, data);
-
-  req.flags = flags;
-  return req;
-}
-
-/* Run it, with and without waiting, and expect success. */
-static void
-run_ok (enum dm_io_op op, unsigned int flags, unsigned int n,
-        const struct io_region *where, bool async)
-{
-  struct dm_io_request req = request (op, flags);
-
-  g_assert_cmphex (run_request (&req, n, where, async), ==, 0);
-}
-
 /* What was asked of it last. */
 static enum mock_op
 last_op (const struct io_region *region)
@@ -88,7 +69,7 @@ test_o3_discard (void)
 
   for (async = 0; async < 2; async++) {
     open_three (where, &able);
-    run_ok (DM_IO_DISCARD, 0, 3, where, async);
+    run_ok (data, DM_IO_DISCARD, 0, 3, where, async);
     assert_zeroed (where);
     for (i = 0; i < 3; i++) {
       const struct mock_event *event = trace_of (&where[i], 1);
@@ -113,8 +94,8 @@ test_o3_discard_unsupported (void)
     open_three (where, &unable);
     for (i = 0; i < 3; i++)
       reversed[i] = where[2-i];
-    run_ok (DM_IO_DISCARD, 0, 3, where, async);
-    run_ok (DM_IO_DISCARD, DM_IO_FUA, 3, reversed, async);
+    run_ok (data, DM_IO_DISCARD, 0, 3, where, async);
+    run_ok (data, DM_IO_DISCARD, DM_IO_FUA, 3, reversed, async);
     for (i = 0; i < 3; i++) {
       g_assert_cmpuint (mock_count (where[i].bdev, MOCK_ANY & ~MOCK_FLUSH),
                         ==, 0);
@@ -141,14 +122,14 @@ test_o3_discard_unsupported_at_run_time (void)
   for (i = 0; i < G_N_ELEMENTS (options); i++) {
     open_three (where, &options[i]);
     g_assert_true (bdev_can_punch (where[2].bdev));
-    run_ok (DM_IO_DISCARD, 0, 3, where, false);
+    run_ok (data, DM_IO_DISCARD, 0, 3, where, false);
     assert_zeroed (where);
     g_assert_cmpuint (mock_count (where[2].bdev, MOCK_PUNCH), ==, 1);
     g_assert_false (bdev_can_punch (where[2].bdev));
 
     for (j = 0; j < 3; j++)
       mock_set (where[j].bdev, 0, data, SIZE);
-    run_ok (DM_IO_DISCARD, 0, 3, where, false);
+    run_ok (data, DM_IO_DISCARD, 0, 3, where, false);
     for (j = 0; j < 3; j++)
       assert_same (mock_data (where[j].bdev), data, SIZE);
     g_assert_cmpuint (mock_count (where[2].bdev, MOCK_PUNCH), ==, 1);
@@ -175,11 +156,12 @@ test_o3_unsupported_range (void)
     mock_fault (where[2].bdev, &no_punch);
     if (i == 1)
       mock_fault (where[2].bdev, &no_zero);
-    run_ok (i == 2 ? DM_IO_DISCARD : DM_IO_WRITE_ZEROES, 0, 3, where, i % 2);
+    run_ok (data, i == 2 ? DM_IO_DISCARD : DM_IO_WRITE_ZEROES, 0, 3, where,
+            i % 2);
     assert_zeroed (where);
     g_assert_cmpint (last_op (&where[2]), ==, i == 1 ? MOCK_WRITE : MOCK_ZERO);
     g_assert_true (bdev_can_punch (where[2].bdev));
-    run_ok (DM_IO_DISCARD, 0, 3, where, i % 2);
+    run_ok (data, DM_IO_DISCARD, 0, 3, where, i % 2);
     g_assert_cmpint (last_op (&where[2]), ==, MOCK_PUNCH);
     close_mocks (where, 3);
   }
@@ -210,7 +192,7 @@ test_o3_errors (void)
     open_three (where, &able);
     fault.ops = cases[i].fails;
     mock_fault (where[2].bdev, &fault);
-    req = request (cases[i].op, cases[i].flags);
+    req = flagged_request (cases[i].op, cases[i].flags, data);
     req.results = results;
     g_assert_cmphex (run_request (&req, 3, where, i % 2), ==, 1 << 2);
     g_assert_cmpint (results[0].error, ==, 0);
@@ -244,7 +226,7 @@ test_o3_write_zeroes (void)
   for (i = 0; i < G_N_ELEMENTS (cases); i++)
     for (j = 0; j < 4; j++) {         /* async, NO_UNMAP */
       open_three (where, &cases[i].options);
-      run_ok (DM_IO_WRITE_ZEROES, j & 1 ? DM_IO_NO_UNMAP : 0, 3, where,
+      run_ok (data, DM_IO_WRITE_ZEROES, j & 1 ? DM_IO_NO_UNMAP : 0, 3, where,
               j & 2);
       assert_zeroed (where);
       g_assert_cmpint (last_op (&where[2]), ==,
