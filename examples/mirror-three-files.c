@@ -27,7 +27,7 @@ open_all (char **paths, struct io_region *where)
   int i;
 
   for (i = 0; i < 3; i++) {
-    where[i].bdev = dm_bdev_open (paths[i], 0, &error);
+    where[i].bdev = dm_bdev_open (paths[i], NULL, &error);
     if (where[i].bdev == NULL) {
       fprintf (stderr, "%s\n", error);
       free (error);

@@ -3,8 +3,12 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Regular files and block devices, through the page cache, and the
- * character devices /dev/zero and /dev/full.
+/* Regular files and block devices, through the page cache or past it,
+ * and the character devices /dev/zero and /dev/full.
+ *
+ * Past the page cache (O_DIRECT) a read or write is for whole blocks of
+ * block_size, in memory aligned to mem_align, and goes beside those of
+ * other devices through io_uring.
  *
  * Threads: system calls on one descriptor need no lock.  open_files_lock
  * owns the list of open devices, which is there to refuse one that is
@@ -30,8 +34,12 @@
 #include <unistd.h>
 
 #include <glib.h>
+#include <liburing.h>
 
 #include "block-device.h"
+#include "direct.h"
+#include "file-lock.h"
+#include "ring.h"
 
 /* What can be a region. */
 enum kind { NOTHING, REGULAR_FILE, BLOCK_DEVICE, MEMORY_DEVICE };
@@ -39,6 +47,8 @@ enum kind { NOTHING, REGULAR_FILE, BLOCK_DEVICE, MEMORY_DEVICE };
 struct file_bdev {
   struct block_device common;
   int fd;
+  int claim;                    /* of a block device: open with O_EXCL */
+  bool direct;                  /* open with O_DIRECT */
   dev_t dev;                    /* identity: of block devices rdev and 0 */
   ino_t ino;
   /* atomic: the file was found shorter than it was when opened.  What is
@@ -87,19 +97,38 @@ check_size (struct file_bdev *f)
   return 0;
 }
 
+/* Before a transfer. */
+static int
+file_prepare (struct file_bdev *f, enum dm_io_op op)
+{
+  if (op == DM_IO_WRITE)
+    return check_size (f);
+  return __atomic_load_n (&f->shrunk, __ATOMIC_RELAXED) ? -EIO : 0;
+}
+
+/* After it.  Reads are inside the file as it was, and direct ones are for
+ * whole blocks, so none meets the end of it.
+ */
+static ssize_t
+file_result (struct file_bdev *f, enum dm_io_op op, ssize_t r)
+{
+  if (op == DM_IO_READ &&
+      (r == 0 || (r > 0 && f->direct && r % f->common.block_size != 0)))
+    return shrunk (f);
+  return r;
+}
+
 static ssize_t
 file_readv (struct block_device *bdev, const struct iovec *iov, int iovcnt,
             uint64_t offset)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
-  ssize_t r;
+  ssize_t r = file_prepare (f, DM_IO_READ);
 
-  if (__atomic_load_n (&f->shrunk, __ATOMIC_RELAXED))
-    return -EIO;
-  r = preadv (f->fd, iov, iovcnt, offset);
   if (r == 0)
-    return shrunk (f);
-  return result (r);
+    r = file_result (f, DM_IO_READ,
+                     result (preadv (f->fd, iov, iovcnt, offset)));
+  return r;
 }
 
 static ssize_t
@@ -127,9 +156,46 @@ static ssize_t
 file_writev (struct block_device *bdev, const struct iovec *iov, int iovcnt,
              uint64_t offset, bool fua)
 {
-  int r = check_size ((struct file_bdev *) bdev);
+  int r = file_prepare ((struct file_bdev *) bdev, DM_IO_WRITE);
 
   return r < 0 ? r : device_writev (bdev, iov, iovcnt, offset, fua);
+}
+
+static int
+device_ring_prepare (struct block_device *bdev, enum dm_io_op op,
+                     const struct iovec *iov, int iovcnt, uint64_t offset,
+                     struct io_uring_sqe *sqe)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+
+  if (op == DM_IO_READ)
+    io_uring_prep_readv (sqe, f->fd, iov, iovcnt, offset);
+  else
+    io_uring_prep_writev (sqe, f->fd, iov, iovcnt, offset);
+  return 0;
+}
+
+static ssize_t
+device_ring_result (struct block_device *bdev, enum dm_io_op op, ssize_t r)
+{
+  return r;
+}
+
+static int
+file_ring_prepare (struct block_device *bdev, enum dm_io_op op,
+                   const struct iovec *iov, int iovcnt, uint64_t offset,
+                   struct io_uring_sqe *sqe)
+{
+  int r = file_prepare ((struct file_bdev *) bdev, op);
+
+  return r < 0 ? r :
+    device_ring_prepare (bdev, op, iov, iovcnt, offset, sqe);
+}
+
+static ssize_t
+file_ring_result (struct block_device *bdev, enum dm_io_op op, ssize_t r)
+{
+  return file_result ((struct file_bdev *) bdev, op, r);
 }
 
 static int
@@ -162,33 +228,23 @@ supported (int r)
   }
 }
 
+/* For what drops a part of the page cache: of a block device that is
+ * claimed, the kernel lets only the claim do that.
+ */
+static int
+claiming_fd (const struct file_bdev *f)
+{
+  return f->claim != -1 ? f->claim : f->fd;
+}
+
 static int
 device_punch (struct block_device *bdev, uint64_t offset, uint64_t length)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
 
-  return supported (fallocate (f->fd,
+  return supported (fallocate (claiming_fd (f),
                                FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                offset, length));
-}
-
-/* A number from the queue directory of a block device, 0 if unknown. */
-static uint64_t
-queue_attribute (dev_t rdev, const char *name)
-{
-  static const char *const dirs[] = { "queue", "../queue" };
-  size_t i;
-
-  for (i = 0; i < G_N_ELEMENTS (dirs); i++) {
-    g_autofree char *contents = NULL;
-    g_autofree char *file =
-      g_strdup_printf ("/sys/dev/block/%u:%u/%s/%s",
-                       major (rdev), minor (rdev), dirs[i], name);
-
-    if (g_file_get_contents (file, &contents, NULL, NULL))
-      return g_ascii_strtoull (contents, NULL, 10);
-  }
-  return 0;
 }
 
 /* Punching behind the end of the file changes nothing but its times. */
@@ -207,7 +263,7 @@ device_try_punch (struct block_device *bdev)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
 
-  return queue_attribute (f->dev, "write_zeroes_max_bytes") > 0;
+  return direct_queue_attribute (f->dev, "write_zeroes_max_bytes") > 0;
 }
 
 static int
@@ -237,7 +293,7 @@ device_zero (struct block_device *bdev, uint64_t offset, uint64_t length)
   struct file_bdev *f = (struct file_bdev *) bdev;
   uint64_t range[2] = { offset, length };
 
-  return supported (ioctl (f->fd, BLKZEROOUT, range));
+  return supported (ioctl (claiming_fd (f), BLKZEROOUT, range));
 }
 
 /* Extents begin and end with sectors: one that is partly data is data. */
@@ -253,23 +309,17 @@ set_extent (struct bdev_extent *extent, bool hole, uint64_t length,
     hole = false;
     length += DM_IO_SECTOR_SIZE - odd;
   }
-  extent->hole = hole;
+  extent->hole = extent->zero = hole;
   extent->length = MIN (length, most);
 }
 
+/* What is at offset. */
 static int
-file_extent (struct block_device *bdev, uint64_t offset, uint64_t length,
+file_extent (struct file_bdev *f, uint64_t offset, uint64_t length,
              struct bdev_extent *extent)
 {
-  struct file_bdev *f = (struct file_bdev *) bdev;
-  off_t pos;
-  int r;
+  off_t pos = lseek (f->fd, offset, SEEK_DATA);
 
-  r = check_size (f);
-  if (r < 0)
-    return r;
-
-  pos = lseek (f->fd, offset, SEEK_DATA);
   if (pos == -1 && errno == ENXIO) {    /* no data from here to the end */
     set_extent (extent, true, length, length);
     return check_size (f);
@@ -288,6 +338,24 @@ file_extent (struct block_device *bdev, uint64_t offset, uint64_t length,
     set_extent (extent, false, MAX (pos - (off_t) offset, 1), length);
   }
   return 0;
+}
+
+static int
+file_extents (struct block_device *bdev, uint64_t offset, uint64_t length,
+              struct bdev_extent *extents, int max)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  int n = 0, r = check_size (f);
+
+  while (r == 0 && n < max && length > 0) {
+    r = file_extent (f, offset, length, &extents[n]);
+    if (r < 0)
+      break;
+    offset += extents[n].length;
+    length -= extents[n].length;
+    n++;
+  }
+  return r < 0 ? r : n;
 }
 
 static int
@@ -311,6 +379,19 @@ cannot (struct block_device *bdev, uint64_t offset, uint64_t length)
 }
 
 static void
+close_fds (struct file_bdev *f)
+{
+  if (f->fd != -1)
+    close (f->fd);
+  if (f->claim != -1)
+    close (f->claim);
+}
+
+/* The kernel may keep an open file that was used with a ring for longer than
+ * its descriptor, see ring.c.  What keeps out others goes now: the lock, and
+ * the claim, which has a file of its own that no ring sees.
+ */
+static void
 file_close (struct block_device *bdev)
 {
   struct file_bdev *f = (struct file_bdev *) bdev, **p;
@@ -323,24 +404,27 @@ file_close (struct block_device *bdev)
     }
   pthread_mutex_unlock (&open_files_lock);
 
-  close (f->fd);
+  file_unlock (f->fd);
+  close_fds (f);
+  if (f->direct)
+    ring_settle ();
   bdev_fini (bdev);
   g_free (f);
 }
 
-static const struct bdev_ops ops[] = {
-  [REGULAR_FILE] = {
-    .readv = file_readv, .writev = file_writev, .flush = file_flush,
-    .try_punch = file_try_punch, .punch = file_punch, .zero = file_zero,
-    .extent = file_extent,
-    .prefetch = device_prefetch, .close = file_close,
-  },
-  [BLOCK_DEVICE] = {
-    .readv = device_readv, .writev = device_writev, .flush = device_flush,
-    .try_punch = device_try_punch, .punch = device_punch,
-    .zero = device_zero,
-    .prefetch = device_prefetch, .close = file_close,
-  },
+#define FILE_OPS                                                        \
+  .readv = file_readv, .writev = file_writev, .flush = file_flush,      \
+  .try_punch = file_try_punch, .punch = file_punch, .zero = file_zero,  \
+  .extents = file_extents, .close = file_close
+
+#define DEVICE_OPS                                                      \
+  .readv = device_readv, .writev = device_writev,                       \
+  .flush = device_flush, .try_punch = device_try_punch,                 \
+  .punch = device_punch, .zero = device_zero, .close = file_close
+
+static const struct bdev_ops buffered_ops[] = {
+  [REGULAR_FILE] = { FILE_OPS, .prefetch = device_prefetch },
+  [BLOCK_DEVICE] = { DEVICE_OPS, .prefetch = device_prefetch },
   [MEMORY_DEVICE] = {
     .readv = device_readv, .writev = device_writev,
     .flush = nothing_to_flush, .punch = cannot, .zero = cannot,
@@ -348,24 +432,21 @@ static const struct bdev_ops ops[] = {
   },
 };
 
+/* There is no cache to prefetch into. */
+static const struct bdev_ops direct_ops[] = {
+  [REGULAR_FILE] = {
+    FILE_OPS,
+    .ring_prepare = file_ring_prepare, .ring_result = file_ring_result,
+  },
+  [BLOCK_DEVICE] = {
+    DEVICE_OPS,
+    .ring_prepare = device_ring_prepare, .ring_result = device_ring_result,
+  },
+};
+
 /*----------------------------------------------------------------------
  * Opening
  */
-
-/* Set *ERROR, if that is wanted, and errno. */
-static void G_GNUC_PRINTF (3, 4)
-fail (int err, char **error, const char *fmt, ...)
-{
-  va_list args;
-
-  if (error != NULL) {
-    va_start (args, fmt);
-    if (vasprintf (error, fmt, args) == -1)
-      *error = NULL;
-    va_end (args);
-  }
-  errno = err;
-}
 
 static enum kind
 kind_of (const struct stat *st)
@@ -412,15 +493,16 @@ identify (struct file_bdev *f, const char *path, char **error)
   enum kind kind;
 
   if (stat (path, &st) == -1) {
-    fail (errno, error, "%s: %s%s", path, strerror (errno),
-          hint_for (errno));
+    bdev_open_failed (errno, error, "%s: %s%s", path, strerror (errno),
+                      hint_for (errno));
     return NOTHING;
   }
   kind = kind_of (&st);
   if (kind == NOTHING) {
-    fail (S_ISDIR (st.st_mode) ? EISDIR : EINVAL, error,
-          "%s: is %s; a region must be a regular file or a block device",
-          path, S_ISDIR (st.st_mode) ? "a directory" : "a special file");
+    bdev_open_failed (S_ISDIR (st.st_mode) ? EISDIR : EINVAL, error,
+                      "%s: is %s; a region must be a regular file or a block "
+                      "device", path,
+                      S_ISDIR (st.st_mode) ? "a directory" : "a special file");
     return NOTHING;
   }
 
@@ -428,119 +510,101 @@ identify (struct file_bdev *f, const char *path, char **error)
   f->ino = kind == BLOCK_DEVICE ? 0 : st.st_ino;
   same = kind == MEMORY_DEVICE ? NULL : find_open (f->dev, f->ino);
   if (same != NULL) {
-    fail (EBUSY, error, "%s: is the same file as %s, which is already open; "
-          "name each file once", path, same->common.name);
+    bdev_open_failed (EBUSY, error, "%s: is the same file as %s, which is "
+                      "already open; name each file once", path,
+                      same->common.name);
     return NOTHING;
   }
   return kind;
 }
 
-/* Returns a descriptor, or -1. */
-static int
-open_file (const char *path, enum kind kind, unsigned int flags,
-           bool *read_only, char **error)
+static void
+no_direct (const char *path, char **error)
 {
-  int oflags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (kind == BLOCK_DEVICE ? O_EXCL : 0);
+  bdev_open_failed (EOPNOTSUPP, error, "%s: direct I/O (O_DIRECT) is not "
+                    "possible there; use buffered I/O (direct=off)", path);
+}
+
+/* Open it for writing if that is wanted and possible. */
+static int
+open_for (const char *path, int oflags, unsigned int flags, bool *read_only)
+{
   int fd = -1;
 
   if (!(flags & DM_BDEV_READ_ONLY)) {
     fd = open (path, oflags | O_RDWR);
     if (fd == -1 && errno != EACCES && errno != EPERM && errno != EROFS)
-      goto out;
+      return -1;
   }
   *read_only = fd == -1;
-  if (fd == -1)
-    fd = open (path, oflags | O_RDONLY);
-
- out:
-  if (fd == -1)
-    fail (errno, error, "%s: %s%s", path, strerror (errno),
-          hint_for (errno));
-  return fd;
+  return fd != -1 ? fd : open (path, oflags | O_RDONLY);
 }
 
-/* The bytes on which qemu takes shared locks for what it does, and for
- * what it does not want others to do, and looks for the locks of others.
+/* Sets the descriptors, of which one may be open if it fails, and
+ * f->direct.
  */
-enum {
-  QEMU_READS = 100,
-  QEMU_WRITES = 101,
-  QEMU_RESIZES = 103,
-  QEMU_UNSHARES_READS = 200,
-  QEMU_UNSHARES_WRITES = 201,
-  QEMU_UNSHARES_RESIZES = 203,
-};
-
 static int
-lock_byte (int fd, int cmd, short type, off_t byte)
+open_file (struct file_bdev *f, const char *path, enum kind kind,
+           unsigned int flags, bool *read_only, char **error)
 {
-  struct flock lock = {
-    .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1,
-  };
+  const int oflags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  bool failed;
 
-  if (fcntl (fd, cmd, &lock) == -1)
-    return -1;
-  if (cmd == F_OFD_GETLK && lock.l_type != F_UNLCK) {
-    errno = EAGAIN;
+  f->direct = flags & DM_BDEV_DIRECT ||
+    (kind == BLOCK_DEVICE && !(flags & DM_BDEV_BUFFERED));
+  if (kind == MEMORY_DEVICE && f->direct) {
+    no_direct (path, error);
     return -1;
   }
-  return 0;
-}
-
-/* Like a reader in qemu, which lets other readers in. */
-static int
-lock_to_read (int fd)
-{
-  static const off_t taken[] = {
-    QEMU_READS, QEMU_UNSHARES_WRITES, QEMU_UNSHARES_RESIZES,
-  };
-  static const off_t free[] = {
-    QEMU_WRITES, QEMU_RESIZES, QEMU_UNSHARES_READS,
-  };
-  size_t i;
-
-  for (i = 0; i < G_N_ELEMENTS (taken); i++)
-    if (lock_byte (fd, F_OFD_SETLK, F_RDLCK, taken[i]) == -1)
-      return -1;
-  for (i = 0; i < G_N_ELEMENTS (free); i++)
-    if (lock_byte (fd, F_OFD_GETLK, F_WRLCK, free[i]) == -1)
-      return -1;
-  return 0;
-}
-
-/* A lock over the whole file meets everybody else's. */
-static int
-lock_to_write (int fd)
-{
-  struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-
-  return fcntl (fd, F_OFD_SETLK, &lock);
-}
-
-static int
-lock_file (int fd, const char *path, bool read_only, char **error)
-{
-  if ((read_only ? lock_to_read (fd) : lock_to_write (fd)) == 0)
-    return 0;
-  if (errno == EAGAIN || errno == EACCES)
-    fail (EBUSY, error, "%s: is locked: another server serves it or a "
-          "program such as qemu has it open; stop that one first", path);
-  else
-    fail (errno, error, "%s: cannot be locked: %s; use a file system "
-          "with locks", path, strerror (errno));
-  return -1;
+  if (kind == BLOCK_DEVICE)
+    f->claim = open_for (path, oflags | O_EXCL, flags, read_only);
+  failed = kind == BLOCK_DEVICE && f->claim == -1;
+  if (!failed) {
+    f->fd = open_for (path, oflags | (f->direct ? O_DIRECT : 0), flags,
+                      read_only);
+    failed = f->fd == -1;
+  }
+  if (failed && f->direct && errno == EINVAL)
+    no_direct (path, error);
+  else if (failed)
+    bdev_open_failed (errno, error, "%s: %s%s", path, strerror (errno),
+                      hint_for (errno));
+  return failed ? -1 : 0;
 }
 
 /* True if what was opened is what identify saw. */
 static bool
-still_the_same (const struct file_bdev *f, enum kind kind)
+is_same (const struct file_bdev *f, int fd, enum kind kind)
 {
   struct stat st;
 
-  if (fstat (f->fd, &st) == -1 || kind_of (&st) != kind)
+  if (fstat (fd, &st) == -1 || kind_of (&st) != kind)
     return false;
   return kind == BLOCK_DEVICE ? st.st_rdev == f->dev :
     st.st_dev == f->dev && st.st_ino == f->ino;
+}
+
+/* Sets what the common part says about alignment.  O_NONBLOCK is of use
+ * only while a file is opened; for io_uring of older kernels it would be the
+ * wish to get EAGAIN instead of waiting.
+ */
+static int
+set_up_direct (struct file_bdev *f, const char *path, char **error)
+{
+  struct direct_alignment align;
+
+  if (!direct_find_alignment (f->fd, &align)) {
+    no_direct (path, error);
+    return -1;
+  }
+  if (fcntl (f->fd, F_SETFL, O_DIRECT) == -1) {
+    bdev_open_failed (errno, error, "%s: %s", path, strerror (errno));
+    return -1;
+  }
+  f->common.block_size = align.block_size;
+  f->common.mem_align = MAX (align.mem_align, 2); /* 1 would mean buffered */
+  f->common.always_waits = true;
+  return 0;
 }
 
 /* Called with open_files_lock held. */
@@ -553,31 +617,41 @@ open_locked (struct file_bdev *f, const char *path, unsigned int flags,
   off_t size = INT64_MAX - INT64_MAX % DM_IO_SECTOR_SIZE;
   int r;
 
+  f->fd = f->claim = -1;
   kind = identify (f, path, error);
   if (kind == NOTHING)
     return NULL;
-  f->fd = open_file (path, kind, flags, &read_only, error);
-  if (f->fd == -1)
-    return NULL;
+  if (open_file (f, path, kind, flags, &read_only, error) == -1)
+    goto err;
 
-  if (!still_the_same (f, kind)) {
-    fail (EBUSY, error, "%s: was replaced while it was being opened", path);
+  if (!is_same (f, f->fd, kind) ||
+      (kind == BLOCK_DEVICE && !is_same (f, f->claim, kind))) {
+    bdev_open_failed (EBUSY, error, "%s: was replaced while it was being "
+                      "opened", path);
     goto err;
   }
   if (kind != MEMORY_DEVICE) {
-    if (lock_file (f->fd, path, read_only, error) == -1)
+    if (file_lock (f->fd, path, read_only, error) == -1)
       goto err;
     size = lseek (f->fd, 0, SEEK_END);
     if (size == -1) {
-      fail (errno, error, "%s: its size is unknown: %s", path,
-            strerror (errno));
+      bdev_open_failed (errno, error, "%s: its size is unknown: %s", path,
+                        strerror (errno));
       goto err;
     }
   }
 
-  r = bdev_init (&f->common, &ops[kind], path, size);
+  r = bdev_init (&f->common,
+                 f->direct ? &direct_ops[kind] : &buffered_ops[kind],
+                 path, size);
   if (r < 0) {
-    fail (-r, error, "%s: %s", path, strerror (-r));
+    bdev_open_failed (-r, error, "%s: %s", path, strerror (-r));
+    goto err;
+  }
+  if (f->direct && set_up_direct (f, path, error) == -1) {
+    r = errno;
+    bdev_fini (&f->common);
+    errno = r;
     goto err;
   }
   f->common.read_only = read_only;
@@ -586,35 +660,28 @@ open_locked (struct file_bdev *f, const char *path, unsigned int flags,
   if (!read_only && kind != MEMORY_DEVICE)
     f->common.can_punch = NOT_TRIED;
   if (kind == BLOCK_DEVICE)
-    f->common.rotational = queue_attribute (f->dev, "rotational") != 0;
+    f->common.rotational = direct_queue_attribute (f->dev, "rotational") != 0;
   f->next = open_files;
   open_files = f;
   return &f->common;
 
  err:
   r = errno;
-  close (f->fd);
+  close_fds (f);
   errno = r;
   return NULL;
 }
 
 struct block_device *
-dm_bdev_open (const char *path, unsigned int flags, char **error)
+file_bdev_open (const char *path, const struct dm_bdev_options *options,
+                char **error)
 {
-  struct file_bdev *f;
+  struct file_bdev *f = g_new0 (struct file_bdev, 1);
   struct block_device *bdev;
   int saved;
 
-  if (error != NULL)
-    *error = NULL;
-  if (flags & ~DM_BDEV_READ_ONLY) {
-    fail (EINVAL, error, "%s: unknown flags %#x", path, flags);
-    return NULL;
-  }
-
-  f = g_new0 (struct file_bdev, 1);
   pthread_mutex_lock (&open_files_lock);
-  bdev = open_locked (f, path, flags, error);
+  bdev = open_locked (f, path, options->flags, error);
   saved = errno;
   pthread_mutex_unlock (&open_files_lock);
   if (bdev == NULL) {

@@ -21,27 +21,17 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <glib.h>
 
 #include "block-device.h"
+#include "clock.h"
+#include "transfer.h"
 #include "worker.h"
-
-/* A transfer is made in parts of this size, each with at most so many
- * iovecs.  When one fails the rest of it is given up and the next is
- * tried.
- */
-#define PART_SIZE (1024 * 1024)
-#define MAX_IOVECS 256
-
-/* A device that says EAGAIN is asked again every millisecond for as long
- * as a slow device needs to recover, but not for ever.
- */
-#define EAGAIN_WAIT_US 1000
-#define EAGAIN_RETRIES 30000
 
 /* A write that takes longer than this is no mere copy in memory.  One
  * can be bad luck with the scheduler, so it takes SLOW_FROM of them.
@@ -53,9 +43,6 @@
 static unsigned char zeroes[65536]
   __attribute__ ((__aligned__ (DM_IO_PAGE_SIZE)));
 
-struct mempool bdev_bounce_pages =
-  MEMPOOL_INIT (sizeof (struct page), DM_IO_PAGE_SIZE);
-
 int
 bdev_init (struct block_device *bdev, const struct bdev_ops *ops,
            const char *name, uint64_t size)
@@ -66,6 +53,7 @@ bdev_init (struct block_device *bdev, const struct bdev_ops *ops,
   bdev->ops = ops;
   bdev->name = g_strdup (name);
   bdev->size = size;
+  bdev->block_size = DM_IO_SECTOR_SIZE;
   bdev->mem_align = 1;
   pthread_mutex_init (&bdev->flush.lock, NULL);
   pthread_cond_init (&bdev->flush.ended_one, NULL);
@@ -84,6 +72,53 @@ bdev_fini (struct block_device *bdev)
 }
 
 void
+bdev_open_failed (int err, char **error, const char *fmt, ...)
+{
+  va_list args;
+
+  if (error != NULL) {
+    va_start (args, fmt);
+    if (vasprintf (error, fmt, args) == -1)
+      *error = NULL;
+    va_end (args);
+  }
+  errno = err;
+}
+
+static bool
+is_uri (const char *name)
+{
+  return g_regex_match_simple ("^nbds?(\\+[a-z]+)?:", name, 0, 0);
+}
+
+static bool
+valid_flags (unsigned int flags)
+{
+  const unsigned int both = DM_BDEV_DIRECT | DM_BDEV_BUFFERED;
+
+  return (flags & ~(DM_BDEV_READ_ONLY | both)) == 0 && (flags & both) != both;
+}
+
+struct block_device *
+dm_bdev_open (const char *name, const struct dm_bdev_options *options,
+              char **error)
+{
+  static const struct dm_bdev_options defaults;
+
+  if (error != NULL)
+    *error = NULL;
+  if (options == NULL)
+    options = &defaults;
+  if (!valid_flags (options->flags)) {
+    bdev_open_failed (EINVAL, error, "%s: flags that are unknown or exclude "
+                      "each other: %#x", name, options->flags);
+    return NULL;
+  }
+  return is_uri (name) ? nbd_bdev_open (name, options, error) :
+    file_bdev_open (name, options, error);
+}
+
+void
 dm_bdev_close (struct block_device *bdev)
 {
   if (bdev != NULL)
@@ -94,6 +129,12 @@ sector_t
 dm_bdev_sectors (const struct block_device *bdev)
 {
   return bdev->size / DM_IO_SECTOR_SIZE;
+}
+
+unsigned int
+dm_bdev_block_size (const struct block_device *bdev)
+{
+  return bdev->block_size;
 }
 
 const char *
@@ -121,14 +162,47 @@ bdev_can_punch (struct block_device *bdev)
 }
 
 int
-bdev_extent_at (struct block_device *bdev, uint64_t offset, uint64_t length,
-                struct bdev_extent *extent)
+bdev_extents (struct block_device *bdev, uint64_t offset, uint64_t length,
+              struct bdev_extent *extents, int max)
 {
-  if (bdev->ops->extent != NULL)
-    return bdev->ops->extent (bdev, offset, length, extent);
-  extent->length = length;
-  extent->hole = false;
-  return 0;
+  if (bdev->ops->extents != NULL)
+    return bdev->ops->extents (bdev, offset, length, extents, max);
+  *extents = (struct bdev_extent) { .length = length };
+  return 1;
+}
+
+int
+bdev_round_extents (struct bdev_extent *extents, int n, uint64_t block_size)
+{
+  /* What the beginning of a block is like, before the current extent. */
+  struct bdev_extent begun = { .hole = true, .zero = true };
+  uint64_t at = 0, end = 0;
+  int i, rounded = 0;
+
+  for (i = 0; i < n; i++) {
+    struct bdev_extent e = extents[i];
+    uint64_t odd;
+
+    end += e.length;
+    e.hole = e.hole && begun.hole;
+    e.zero = e.zero && begun.zero;
+    if (end <= at)              /* it was all in a block of data */
+      continue;
+    e.length = end - at;
+    odd = e.length % block_size;
+    if (odd > 0 && !e.hole && !e.zero) {
+      e.length += block_size - odd;
+      odd = 0;
+    }
+    e.length -= odd;
+    begun = odd > 0 ? e : (struct bdev_extent) { .hole = true, .zero = true };
+    at += e.length;
+    if (e.length > 0)
+      extents[rounded++] = e;
+  }
+  if (rounded == 0)             /* less than a block */
+    extents[rounded++] = (struct bdev_extent) { .length = block_size };
+  return rounded;
 }
 
 int
@@ -139,149 +213,27 @@ bdev_prefetch (struct block_device *bdev, uint64_t offset, uint64_t length)
   return 0;
 }
 
-/* How many of the iovecs, from the first on, the device can take. */
-static int
-count_aligned (const struct iovec *iov, int n, size_t align)
-{
-  int i;
-
-  for (i = 0; i < n; i++) {
-    if ((uintptr_t) iov[i].iov_base % align != 0)
-      break;
-    /* The next one then starts on an odd offset of the device. */
-    if (iov[i].iov_len % DM_IO_SECTOR_SIZE != 0)
-      break;
-  }
-  return i;
-}
-
-static ssize_t
-call_device (const struct bdev_io *io, const struct iovec *iov, int n)
-{
-  struct block_device *bdev = io->bdev;
-
-  if (io->op == DM_IO_READ)
-    return bdev->ops->readv (bdev, iov, n, io->offset);
-  return bdev->ops->writev (bdev, iov, n, io->offset, io->flags & DM_IO_FUA);
-}
-
-static void
-copy_iovecs (struct page *page, const struct iovec *iov, int n, size_t length,
-             bool to_page)
-{
-  size_t len, done = 0;
-  int i;
-
-  for (i = 0; i < n && done < length; i++) {
-    len = MIN (iov[i].iov_len, length - done);
-    if (to_page)
-      memcpy (page->data + done, iov[i].iov_base, len);
-    else
-      memcpy (iov[i].iov_base, page->data + done, len);
-    done += len;
-  }
-}
-
-/* Transfer up to a page by way of an aligned page. */
-static ssize_t
-bounce (const struct bdev_io *io, const struct iovec *iov, int n)
-{
-  struct page *page = mempool_alloc (&bdev_bounce_pages);
-  struct iovec aligned = {
-    .iov_base = page,
-    .iov_len = MIN (io->length, DM_IO_PAGE_SIZE),
-  };
-  ssize_t r;
-
-  if (io->op == DM_IO_WRITE)
-    copy_iovecs (page, iov, n, aligned.iov_len, true);
-  r = call_device (io, &aligned, 1);
-  if (io->op == DM_IO_READ && r > 0)
-    copy_iovecs (page, iov, n, r, false);
-  mempool_free (&bdev_bounce_pages, page);
-  return r;
-}
-
-/* Transfer as much as one call of the device takes. */
-static ssize_t
-transfer_some (const struct bdev_io *io)
-{
-  struct iovec iov[MAX_IOVECS];
-  int n, aligned;
-
-  n = memory_iovecs (&io->data, io->length, iov, MAX_IOVECS);
-  if (io->bdev->mem_align == 1)
-    return call_device (io, iov, n);
-
-  aligned = count_aligned (iov, n, io->bdev->mem_align);
-  if (aligned > 0)
-    return call_device (io, iov, aligned);
-  return bounce (io, iov, n);
-}
-
-/* True if the error R means to try again. */
+/* True if R says to try again; then it has waited. */
 static bool
 retry (int r, int *attempts)
 {
-  if (r == -EINTR)
-    return true;
-  if (r == -EAGAIN && (*attempts)++ < EAGAIN_RETRIES) {
-    g_usleep (EAGAIN_WAIT_US);
-    return true;
-  }
-  return false;
+  unsigned int usec;
+
+  if (!transfer_retry (r, attempts, &usec))
+    return false;
+  if (usec > 0)
+    g_usleep (usec);
+  return true;
 }
 
-static void
-advance (struct bdev_io *io, uint64_t bytes)
-{
-  memory_advance (&io->data, bytes);
-  io->offset += bytes;
-  io->length -= bytes;
-}
-
-/* Read or write a part.  What could not be read of it is zero. */
-static int
-transfer_part (struct bdev_io *part)
-{
-  int attempts = 0;
-  ssize_t r;
-
-  while (part->length > 0) {
-    r = transfer_some (part);
-    if (retry (r, &attempts))
-      continue;
-    if (r <= 0) {
-      if (part->op == DM_IO_READ)
-        memory_clear (part->data, part->length);
-      return r < 0 ? r : -EIO;
-    }
-    attempts = 0;
-    advance (part, r);
-  }
-  return 0;
-}
-
-/* Read or write all of it, as far as it goes.  Returns the first error.
- * A device that is out of patience is not asked for the other parts.
- */
+/* Read or write all of it, as far as it goes.  Returns the first error. */
 static int
 transfer (struct bdev_io *io)
 {
-  struct bdev_io part;
-  int r, error = 0;
+  struct transfer t;
 
-  while (io->length > 0 && error != -EAGAIN) {
-    part = *io;
-    part.length = MIN (io->length, PART_SIZE);
-    advance (io, part.length);
-    r = transfer_part (&part);
-    if (error == 0)
-      error = r;
-  }
-  if (io->op == DM_IO_READ)
-    memory_clear (io->data, io->length);
-  return error;
+  transfer_begin (&t, io);
+  return transfer_run (&t);
 }
 
 /* Ask the device once. */
@@ -425,15 +377,6 @@ run (struct bdev_io *io)
   }
 }
 
-static uint64_t
-now (void)
-{
-  struct timespec t;
-
-  clock_gettime (CLOCK_MONOTONIC, &t);
-  return (uint64_t) t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* Learn from a write how the device takes them. */
 static void
 note_duration (struct block_device *bdev, uint64_t length, uint64_t nsec)
@@ -453,22 +396,44 @@ int
 bdev_run (struct bdev_io *io, uint64_t *nsec)
 {
   bool plain_write = io->op == DM_IO_WRITE && io->flags == 0;
-  uint64_t start = now (), length = io->length;
+  uint64_t start = clock_now (), length = io->length;
   int r;
 
   r = run (io);
-  *nsec = now () - start;
+  *nsec = clock_now () - start;
   if (plain_write)
     note_duration (io->bdev, length, *nsec);
   return -r;
 }
 
-bool
-bdev_may_wait (const struct bdev_io *io)
+int
+bdev_attend (struct block_device *bdev)
 {
-  if (io->op != DM_IO_READ && io->op != DM_IO_WRITE)
-    return true;
-  return io->bdev->always_waits ||
-    io->flags & (DM_IO_FUA | DM_IO_PREFLUSH) ||
-    __atomic_load_n (&io->bdev->slow_writes, __ATOMIC_RELAXED) >= SLOW_FROM;
+  return bdev->ops->attend != NULL ? bdev->ops->attend (bdev) : 0;
+}
+
+void
+bdev_start (struct bdev_io *io)
+{
+  io->next = NULL;
+  io->waiting = false;
+  io->stage = io->pending = 0;
+  io->error = 0;
+  io->bdev->ops->start (io);
+}
+
+enum bdev_way
+bdev_way (const struct bdev_io *io)
+{
+  const struct block_device *bdev = io->bdev;
+
+  if (bdev->ops->start != NULL)
+    return BDEV_START;
+  if ((io->op != DM_IO_READ && io->op != DM_IO_WRITE) || io->flags != 0)
+    return BDEV_WAIT;
+  if (bdev->ops->ring_prepare != NULL)
+    return BDEV_RING;
+  return bdev->always_waits ||
+    __atomic_load_n (&bdev->slow_writes, __ATOMIC_RELAXED) >= SLOW_FROM ?
+    BDEV_WAIT : BDEV_COPY;
 }

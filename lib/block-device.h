@@ -24,15 +24,22 @@
 #include "memory.h"
 #include "mempool.h"
 
-/* A stretch of a device that is all data or all hole. */
+struct bdev_io;
+struct io_uring_sqe;
+
+/* A stretch of a device that is alike. */
 struct bdev_extent {
   uint64_t length;              /* bytes, at least 1 */
-  bool hole;                    /* not allocated, reads as zero */
+  bool hole;                    /* not allocated */
+  bool zero;                    /* reads as zero */
 };
 
 /* What a kind of device can do.  Offsets and lengths are in bytes and
  * inside the device.  All return a negative errno on failure, may be
  * called by many threads at once, and may block.
+ *
+ * A device that is used by system calls has the operations up to zero; one
+ * that has a thread of its own has start instead of them.
  */
 struct bdev_ops {
   /* Transfer some bytes; returns how many, 0 at the end of the file.
@@ -55,9 +62,25 @@ struct bdev_ops {
   int (*punch) (struct block_device *bdev, uint64_t offset, uint64_t length);
   int (*zero) (struct block_device *bdev, uint64_t offset, uint64_t length);
 
-  /* Optional.  What is at offset; at most length bytes of it. */
-  int (*extent) (struct block_device *bdev, uint64_t offset, uint64_t length,
-                 struct bdev_extent *extent);
+  /* Optional.  readv and writev by io_uring: fill in the entry, or return
+   * a negative errno; later make of what the kernel returned what readv
+   * or writev would have returned.
+   */
+  int (*ring_prepare) (struct block_device *bdev, enum dm_io_op op,
+                       const struct iovec *iov, int iovcnt, uint64_t offset,
+                       struct io_uring_sqe *sqe);
+  ssize_t (*ring_result) (struct block_device *bdev, enum dm_io_op op,
+                          ssize_t r);
+
+  /* See bdev_start and bdev_attend. */
+  void (*start) (struct bdev_io *io);
+  int (*attend) (struct block_device *bdev);
+
+  /* Optional.  What is from offset on, in up to max extents, of which the
+   * last may be cut; at most length bytes.  Returns how many, at least 1.
+   */
+  int (*extents) (struct block_device *bdev, uint64_t offset,
+                  uint64_t length, struct bdev_extent *extents, int max);
   /* Optional.  Start reading into the cache. */
   int (*prefetch) (struct block_device *bdev, uint64_t offset,
                    uint64_t length);
@@ -88,7 +111,12 @@ struct block_device {
   bool endless;                 /* size is only the largest possible */
   bool always_waits;            /* no transfer is a mere copy in memory */
   bool fua_by_flush;            /* write, then flush */
-  size_t mem_align;             /* of buffer addresses; 1: any */
+  unsigned int block_size;      /* dm_bdev_block_size */
+  size_t mem_align;             /* of buffer addresses, at most a page; with 1
+                                 * also lengths and offsets may be odd */
+
+  /* atomic: it cannot be reached now, but that may change. */
+  bool offline;
 
   /* atomic: is punch worth trying?  Not asked before it matters, so that
    * a device that is opened and refused is not touched.
@@ -116,22 +144,52 @@ struct bdev_io {
   uint64_t offset;              /* bytes */
   uint64_t length;
   struct memory_cursor data;    /* of read and write; it is advanced */
+
+  /* Of bdev_start: called once, with an errno, positive, when it has
+   * ended; perhaps by a thread of the device, and perhaps before
+   * bdev_start returns.  It must not wait for I/O.
+   */
+  void (*done) (struct bdev_io *io, int error);
+  /* Belong to the device between start and done. */
+  struct bdev_io *next;
+  bool waiting;
+  unsigned int stage, pending;
+  int error;
 };
+
+/* How an operation is best done, beside those on other devices. */
+enum bdev_way {
+  BDEV_COPY,                    /* bdev_run: a mere copy in memory */
+  BDEV_WAIT,                    /* bdev_run: it may wait for the device */
+  BDEV_RING,                    /* ring.h; or as BDEV_WAIT */
+  BDEV_START,                   /* bdev_start */
+};
+extern enum bdev_way bdev_way (const struct bdev_io *io);
 
 /* Do it and wait for it.  Returns 0 or an errno, positive, and the time
  * it took in *nsec.
  */
 extern int bdev_run (struct bdev_io *io, uint64_t *nsec);
 
-/* True if running it may wait for a device, so that it should run beside
- * the other regions' and not before or after them; false if it is only
- * a copy in memory.
+/* Let the device take care of itself, such as of a connection, from now on;
+ * otherwise that begins with the first operation.  It starts threads, so
+ * only after a fork.  Returns 0 or a negative errno.
  */
-extern bool bdev_may_wait (const struct bdev_io *io);
+extern int bdev_attend (struct block_device *bdev);
+
+/* Begin with it; io->done says when it has ended. */
+extern void bdev_start (struct bdev_io *io);
 
 /* As the operations of these names, and defined for every device. */
-extern int bdev_extent_at (struct block_device *bdev, uint64_t offset,
-                           uint64_t length, struct bdev_extent *extent);
+extern int bdev_extents (struct block_device *bdev, uint64_t offset,
+                         uint64_t length, struct bdev_extent *extents,
+                         int max);
+/* Make extents, of which the first begins with a block, begin and end with
+ * blocks: one that is partly data is data.  The last may get longer.
+ * Returns how many are left, at least 1.
+ */
+extern int bdev_round_extents (struct bdev_extent *extents, int n,
+                               uint64_t block_size);
 extern int bdev_prefetch (struct block_device *bdev, uint64_t offset,
                           uint64_t length);
 
@@ -144,5 +202,17 @@ extern bool bdev_can_punch (struct block_device *bdev);
  * adds to it.
  */
 extern struct mempool bdev_bounce_pages;
+
+/* The two kinds of dm_bdev_open, and how they say what went wrong: set
+ * *ERROR, if that is wanted, and errno.
+ */
+extern struct block_device *
+file_bdev_open (const char *path, const struct dm_bdev_options *options,
+                char **error);
+extern struct block_device *
+nbd_bdev_open (const char *uri, const struct dm_bdev_options *options,
+               char **error);
+extern void bdev_open_failed (int err, char **error, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 3, 4)));
 
 #endif /* DMIO_BLOCK_DEVICE_H */

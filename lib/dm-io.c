@@ -6,86 +6,90 @@
 /* Requests: one region read or many written, with the fan-out and the
  * gathering of results.
  *
- * A request becomes a job with a part for each region.  Parts that may
- * wait for a device are queued for the workers, so that they all wait at
- * the same time; parts that are a mere copy in memory are run one after
- * another by one thread, since handing a copy over costs more than
- * making it.
+ * A request becomes a job with a part for each region.  All that waits for
+ * a device waits at the same time, each kind in its own way (see enum
+ * bdev_way): parts of devices that have a thread are started; direct
+ * transfers go through the ring of the thread that runs the job, in one
+ * system call; others that may wait are queued for the workers.  Parts that
+ * are a mere copy in memory are run one after another, since handing a copy
+ * over costs more than making it.
  *
- * A synchronous job lives on the caller's stack, and its memory is the
- * caller's: nothing is allocated.  The caller runs the copies and one of
- * the waiting parts, then what the workers have not taken yet, and only
+ * A job lives on the stack of the thread that runs it, and nothing is
+ * allocated for it.  That thread makes the copies and runs one of the
+ * waiting parts, then what the workers have not taken yet, and only
  * then sleeps.  It therefore depends on no worker being free, and can be
- * called from a callback.
+ * a worker, or in a callback.
  *
- * An asynchronous job comes from the jobs pool, with a copy of the
- * vectors.  When there is no memory for that, or no worker, the caller
- * does the I/O itself, as a synchronous one, and the callback comes
- * before dm_io returns; see complete_here about recursion.
+ * A synchronous request is run by its caller, an asynchronous one by a
+ * worker, from a copy of the request and its vectors.  When there is no
+ * memory for that, or no worker, the caller runs it too, and the callback
+ * comes before dm_io returns; see complete_here about recursion.
  *
- * Locks: job->lock owns job->unfinished and nothing else; no other lock
- * is taken under it.  The error bits are atomic.  A part belongs to the
+ * Locks: none.  The count of what is unfinished and the error bits are
+ * atomic, a semaphore wakes the thread that waits.  A part belongs to the
  * thread that runs it, the rest of a job does not change after init_job.
  */
 
 #include <config.h>
 
 #include <errno.h>
-#include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <string.h>
 
 #include <glib.h>
 
 #include "block-device.h"
+#include "clock.h"
 #include "dm-io.h"
 #include "memory.h"
 #include "mempool.h"
+#include "ring.h"
 #include "worker.h"
 
 G_STATIC_ASSERT (DM_IO_MAX_REGIONS <= 64);
 
 struct job;
 
-/* How a part is run. */
-enum how {
-  NOT,                          /* nothing to do, or it failed already */
-  IN_TURN,                      /* a copy in memory, after other such */
-  BESIDE,                       /* it may wait, so beside the others */
-};
-
 struct part {
   struct work work;
   struct job *job;
   unsigned int index;           /* of the region */
-  enum how how;
+  bool idle;                    /* nothing to do, or it failed already */
+  enum bdev_way way;
+  uint64_t started;             /* BDEV_START: when */
   struct bdev_io io;
+  struct ring_transfer transfer; /* BDEV_RING */
 };
 
-/* The vectors of a one-page request fit into its job, even if each is
- * a single sector.
- */
-#define INLINE_VECTORS (DM_IO_PAGE_SIZE / DM_IO_SECTOR_SIZE)
-
 struct job {
-  pthread_mutex_t lock;
-  pthread_cond_t finished;      /* of a synchronous job: unfinished is 0 */
-  unsigned int unfinished;      /* pieces of work the workers were given */
+  unsigned int unfinished;      /* atomic: parts that other threads were
+                                 * given, and 1 until the waiter waits */
+  sem_t finished;               /* posted when unfinished gets 0 */
   unsigned long error_bits;     /* atomic */
-
   struct dm_io_result *results;
-  io_notify_fn fn;              /* NULL: synchronous */
-  void *context;
-  struct work copies;           /* asynchronous: all parts IN_TURN */
-  struct bio_vec *vectors;      /* asynchronous: to be freed, or NULL */
-  struct bio_vec inline_vectors[INLINE_VECTORS];
-
+  unsigned int ways;            /* the set of those of all parts */
   unsigned int num_parts;
   struct part parts[DM_IO_MAX_REGIONS]; /* the last member */
 };
 
-static struct mempool jobs =
-  MEMPOOL_INIT (sizeof (struct job), __alignof__ (struct job));
+/* The vectors of a one-page request fit into its copy, even if each is
+ * a single sector.
+ */
+#define INLINE_VECTORS (DM_IO_PAGE_SIZE / DM_IO_SECTOR_SIZE)
+
+/* A copy of an asynchronous request, independent of the caller's lists. */
+struct async {
+  struct work work;
+  struct dm_io_request req;
+  struct bio_vec *vectors;      /* to be freed, or NULL */
+  struct bio_vec inline_vectors[INLINE_VECTORS];
+  unsigned int num_regions;
+  struct io_region where[DM_IO_MAX_REGIONS]; /* the last member */
+};
+
+static struct mempool asyncs =
+  MEMPOOL_INIT (sizeof (struct async), __alignof__ (struct async));
 
 /*----------------------------------------------------------------------
  * The reserve
@@ -94,10 +98,10 @@ static struct mempool jobs =
 int
 dm_io_get (unsigned int num_pages)
 {
-  if (!mempool_grow (&jobs, num_pages))
+  if (!mempool_grow (&asyncs, num_pages))
     return -ENOMEM;
   if (!mempool_grow (&bdev_bounce_pages, num_pages)) {
-    mempool_shrink (&jobs, num_pages);
+    mempool_shrink (&asyncs, num_pages);
     return -ENOMEM;
   }
   return 0;
@@ -106,7 +110,7 @@ dm_io_get (unsigned int num_pages)
 void
 dm_io_put (unsigned int num_pages)
 {
-  if (mempool_shrink (&jobs, num_pages))
+  if (mempool_shrink (&asyncs, num_pages))
     mempool_shrink (&bdev_bounce_pages, num_pages);
   else
     g_warning ("dm_io_put: %u pages are more than dm_io_get has reserved; "
@@ -180,9 +184,12 @@ static int
 check_region (const struct dm_io_request *req, const struct io_region *where)
 {
   sector_t size = dm_bdev_sectors (where->bdev);
+  sector_t unit = where->bdev->block_size / DM_IO_SECTOR_SIZE;
 
   if (req->op == DM_IO_FLUSH || where->count == 0)
     return 0;
+  if (((where->sector | where->count) & (unit - 1)) != 0)
+    return EINVAL;
   if (req->op != DM_IO_READ && where->bdev->read_only)
     return EROFS;
   if (where->sector > size || where->count > size - where->sector)
@@ -217,13 +224,18 @@ run_part (struct part *part)
   note (part, error, nsec);
 }
 
-static enum how
-how_to_run (const struct bdev_io *io)
+static bool
+nothing_to_do (const struct bdev_io *io)
 {
-  if (io->length == 0 && io->op != DM_IO_FLUSH &&
-      !(io->flags & DM_IO_PREFLUSH))
-    return NOT;
-  return bdev_may_wait (io) ? BESIDE : IN_TURN;
+  return io->length == 0 && io->op != DM_IO_FLUSH &&
+    !(io->flags & DM_IO_PREFLUSH);
+}
+
+static void
+set_way (struct part *part, enum bdev_way way)
+{
+  part->way = way;
+  part->job->ways |= 1U << way;
 }
 
 static void
@@ -246,7 +258,8 @@ init_part (struct part *part, const struct dm_io_request *req,
     if (error != 0 && req->op == DM_IO_READ)
       memory_clear (part->io.data, part->io.length);
   }
-  part->how = error != 0 ? NOT : how_to_run (&part->io);
+  part->idle = error != 0 || nothing_to_do (&part->io);
+  set_way (part, bdev_way (&part->io));
   note (part, error, 0);
 }
 
@@ -269,13 +282,11 @@ init_job (struct job *job, const struct dm_io_request *req,
   bool nothing = req->op == DM_IO_DISCARD && !discard_all (num_regions, where);
   unsigned int i;
 
-  pthread_mutex_init (&job->lock, NULL);
-  pthread_cond_init (&job->finished, NULL);
-  job->unfinished = 0;
+  sem_init (&job->finished, 0, 0);
+  job->unfinished = 1;
   job->error_bits = 0;
   job->results = req->results;
-  job->fn = req->fn;
-  job->context = req->context;
+  job->ways = 0;
   job->num_parts = num_regions;
 
   for (i = 0; i < num_regions; i++) {
@@ -283,64 +294,101 @@ init_job (struct job *job, const struct dm_io_request *req,
     job->parts[i].index = i;
     init_part (&job->parts[i], req, &where[i]);
     if (nothing)
-      job->parts[i].how = NOT;
+      job->parts[i].idle = true;
   }
 }
 
-static void
-fini_job (struct job *job)
-{
-  pthread_cond_destroy (&job->finished);
-  pthread_mutex_destroy (&job->lock);
-}
-
-/* The parts that are run in turn. */
-static void
-run_copies (struct job *job)
-{
-  unsigned int i;
-
-  for (i = 0; i < job->num_parts; i++)
-    if (job->parts[i].how == IN_TURN)
-      run_part (&job->parts[i]);
-}
-
 /*----------------------------------------------------------------------
- * Synchronous
+ * Running
  */
 
-/* A worker's piece of a synchronous job, or the waiter's own when it
- * took it back.  Once the lock is dropped the job may be gone.
+/* Iterate over the parts that are to be done in one way. */
+static struct part *
+next_part (struct job *job, enum bdev_way way, struct part *previous)
+{
+  struct part *part = previous == NULL ? job->parts : previous + 1;
+
+  if (!(job->ways & 1U << way))
+    return NULL;
+  for (; part < job->parts + job->num_parts; part++)
+    if (!part->idle && part->way == way)
+      return part;
+  return NULL;
+}
+
+#define for_each_part(part, job, way)                   \
+  for (part = next_part (job, way, NULL); part != NULL; \
+       part = next_part (job, way, part))
+
+static void
+given_away (struct job *job)
+{
+  __atomic_add_fetch (&job->unfinished, 1, __ATOMIC_RELAXED);
+}
+
+/* The end of a part that was given to another thread.  Then the job may be
+ * gone.
  */
+static void
+finished (struct job *job)
+{
+  if (__atomic_sub_fetch (&job->unfinished, 1, __ATOMIC_ACQ_REL) == 0)
+    sem_post (&job->finished);
+}
+
+static void
+wait_finished (struct job *job)
+{
+  if (__atomic_sub_fetch (&job->unfinished, 1, __ATOMIC_ACQ_REL) == 0)
+    return;
+  while (sem_wait (&job->finished) == -1)
+    continue;                   /* a signal came */
+}
+
+static void
+started_part_done (struct bdev_io *io, int error)
+{
+  struct part *part =
+    (struct part *) ((char *) io - offsetof (struct part, io));
+
+  note (part, error, clock_now () - part->started);
+  finished (part->job);
+}
+
+static void
+start_parts (struct job *job)
+{
+  struct part *part;
+
+  for_each_part (part, job, BDEV_START) {
+    given_away (job);
+    part->started = clock_now ();
+    part->io.done = started_part_done;
+    bdev_start (&part->io);
+  }
+}
+
+/* A worker's piece of a job, or the waiter's own when it took it back. */
 static void
 run_for_waiter (struct work *work)
 {
   struct part *part = (struct part *) work;
-  struct job *job = part->job;
 
   run_part (part);
-  pthread_mutex_lock (&job->lock);
-  if (--job->unfinished == 0)
-    pthread_cond_signal (&job->finished);
-  pthread_mutex_unlock (&job->lock);
+  finished (part->job);
 }
 
 /* Queue the parts that may wait, but for the first, which is returned. */
 static struct part *
 share_out (struct job *job)
 {
-  struct part *own = NULL, *part;
+  struct part *own = next_part (job, BDEV_WAIT, NULL), *part;
 
-  for (part = job->parts; part < job->parts + job->num_parts; part++) {
-    if (part->how != BESIDE)
-      continue;
-    if (own == NULL) {
-      own = part;
-      continue;
-    }
-    pthread_mutex_lock (&job->lock);
-    job->unfinished++;
-    pthread_mutex_unlock (&job->lock);
+  if (own == NULL)
+    return NULL;
+  part = own;
+  while ((part = next_part (job, BDEV_WAIT, part)) != NULL) {
+    given_away (job);
     part->work.run = run_for_waiter;
     if (!worker_push (&part->work))
       run_for_waiter (&part->work);
@@ -348,28 +396,71 @@ share_out (struct job *job)
   return own;
 }
 
+static void
+take_back (struct job *job)
+{
+  struct part *part;
+
+  for_each_part (part, job, BDEV_WAIT)
+    if (worker_cancel (&part->work))
+      run_for_waiter (&part->work);
+}
+
+/* Begin the direct transfers.  A single one is better off with a system
+ * call of its own, as are those of a thread that can have no ring.
+ */
+static void
+begin_ring (struct job *job, struct ring_batch *batch)
+{
+  struct part *part;
+  unsigned int n = 0;
+
+  for_each_part (part, job, BDEV_RING) {
+    ring_add (batch, &part->transfer, &part->io);
+    n++;
+  }
+  if (n == 0)
+    return;
+  if (n > 1 && ring_begin (batch, job->ways & ~(1U << BDEV_RING)))
+    return;
+  batch->first = NULL;
+  for_each_part (part, job, BDEV_RING)
+    set_way (part, BDEV_WAIT);
+}
+
+static void
+end_ring (struct job *job, struct ring_batch *batch)
+{
+  struct part *part;
+
+  if (batch->first == NULL)
+    return;
+  ring_end (batch);
+  for_each_part (part, job, BDEV_RING)
+    note (part, part->transfer.error, part->transfer.nsec);
+}
+
 /* Returns the error bits. */
 static unsigned long
-run_sync (struct job *job)
+run_job (struct job *job)
 {
-  struct part *own = share_out (job);
-  unsigned int i;
+  struct ring_batch batch = { 0 };
+  struct part *own, *part;
 
-  run_copies (job);
+  start_parts (job);
+  begin_ring (job, &batch);
+  own = share_out (job);
+  for_each_part (part, job, BDEV_COPY)
+    run_part (part);
   if (own != NULL)
     run_part (own);
-  for (i = 0; i < job->num_parts; i++)
-    if (job->parts[i].how == BESIDE &&
-        worker_cancel (&job->parts[i].work))
-      run_for_waiter (&job->parts[i].work);
-
-  pthread_mutex_lock (&job->lock);
-  while (job->unfinished > 0)
-    pthread_cond_wait (&job->finished, &job->lock);
-  pthread_mutex_unlock (&job->lock);
+  end_ring (job, &batch);
+  take_back (job);
+  wait_finished (job);
   return job->error_bits;
 }
 
+/* Returns the error bits. */
 static unsigned long
 do_it_here (const struct dm_io_request *req, unsigned int num_regions,
             const struct io_region *where)
@@ -378,8 +469,8 @@ do_it_here (const struct dm_io_request *req, unsigned int num_regions,
   unsigned long error_bits;
 
   init_job (&job, req, num_regions, where);
-  error_bits = run_sync (&job);
-  fini_job (&job);
+  error_bits = run_job (&job);
+  sem_destroy (&job.finished);
   return error_bits;
 }
 
@@ -387,69 +478,45 @@ do_it_here (const struct dm_io_request *req, unsigned int num_regions,
  * Asynchronous
  */
 
-/* The job is freed first, so that the callback finds it in the reserve
+static void
+free_async (struct async *async)
+{
+  g_free (async->vectors);
+  mempool_free (&asyncs, async);
+}
+
+/* It is freed before the callback, which thus finds it in the reserve
  * when it submits the next request.
  */
 static void
-complete (struct job *job)
+run_async (struct work *work)
 {
-  io_notify_fn fn = job->fn;
-  void *context = job->context;
-  unsigned long error_bits = job->error_bits;
+  struct async *async = (struct async *) work;
+  io_notify_fn fn = async->req.fn;
+  void *context = async->req.context;
+  unsigned long error_bits;
 
-  g_free (job->vectors);
-  fini_job (job);
-  mempool_free (&jobs, job);
+  error_bits = do_it_here (&async->req, async->num_regions, async->where);
+  free_async (async);
   fn (error_bits, context);
 }
 
-static void
-end_piece (struct job *job)
-{
-  bool last;
-
-  pthread_mutex_lock (&job->lock);
-  last = --job->unfinished == 0;
-  pthread_mutex_unlock (&job->lock);
-  if (last)
-    complete (job);
-}
-
-static void
-run_async_part (struct work *work)
-{
-  struct part *part = (struct part *) work;
-
-  run_part (part);
-  end_piece (part->job);
-}
-
-static void
-run_async_copies (struct work *work)
-{
-  struct job *job =
-    (struct job *) ((char *) work - offsetof (struct job, copies));
-
-  run_copies (job);
-  end_piece (job);
-}
-
-/* Make the job independent of the caller's lists.  False if there is no
- * memory.
- */
+/* False if there is no memory. */
 static bool
-copy_vectors (struct job *job, struct dm_io_request *req, sector_t count)
+copy_vectors (struct async *async)
 {
-  struct bio_vec *vectors = job->inline_vectors;
-  uint64_t length = count * DM_IO_SECTOR_SIZE;
+  struct dm_io_request *req = &async->req;
+  struct bio_vec *vectors = async->inline_vectors;
+  uint64_t length =
+    largest_count (async->num_regions, async->where) * DM_IO_SECTOR_SIZE;
   size_t n;
 
-  job->vectors = NULL;
+  async->vectors = NULL;
   if (!has_data (req->op) || req->mem.type == DM_IO_VM)
     return true;
   n = memory_count_vectors (&req->mem, length);
   if (n > INLINE_VECTORS) {
-    vectors = job->vectors = g_try_new (struct bio_vec, n);
+    vectors = async->vectors = g_try_new (struct bio_vec, n);
     if (vectors == NULL)
       return false;
   }
@@ -457,54 +524,24 @@ copy_vectors (struct job *job, struct dm_io_request *req, sector_t count)
   return true;
 }
 
-/* Hand the job over to the workers.  The copies are a piece of it even
- * if there are none, so that a request with nothing to do also ends in a
- * worker.  They go first: if there is no worker for them there is none
- * at all, and nothing has happened yet; if there is one, there is one
- * for the rest.  After the last piece the job may be gone.
+/* Hand a copy of the request over to the workers.  False if there is no
+ * memory for it, or no worker.
  */
 static bool
-submit (struct job *job)
+submit (const struct dm_io_request *req, unsigned int num_regions,
+        const struct io_region *where)
 {
-  struct part *part;
-  unsigned int waiting = 0, i;
+  struct async *async = mempool_try_alloc (&asyncs);
 
-  for (i = 0; i < job->num_parts; i++)
-    waiting += job->parts[i].how == BESIDE;
-  job->unfinished = 1 + waiting;
-
-  job->copies = (struct work) { .run = run_async_copies };
-  if (!worker_push (&job->copies))
+  if (async == NULL)
     return false;
-  for (part = job->parts; waiting > 0; part++) {
-    if (part->how != BESIDE)
-      continue;
-    waiting--;
-    part->work.run = run_async_part;
-    if (!worker_push (&part->work))
-      g_assert_not_reached ();
-  }
-  return true;
-}
-
-/* False if there is no memory for the job, or no worker. */
-static bool
-run_async (const struct dm_io_request *request, unsigned int num_regions,
-           const struct io_region *where)
-{
-  struct dm_io_request req = *request;
-  struct job *job = mempool_try_alloc (&jobs);
-
-  if (job == NULL)
-    return false;
-  if (copy_vectors (job, &req, largest_count (num_regions, where))) {
-    init_job (job, &req, num_regions, where);
-    if (submit (job))
-      return true;
-    fini_job (job);
-  }
-  g_free (job->vectors);
-  mempool_free (&jobs, job);
+  async->work = (struct work) { .run = run_async };
+  async->req = *req;
+  async->num_regions = num_regions;
+  memcpy (async->where, where, num_regions * sizeof *where);
+  if (copy_vectors (async) && worker_push (&async->work))
+    return true;
+  free_async (async);
   return false;
 }
 
@@ -583,7 +620,7 @@ dm_io (const struct dm_io_request *request, unsigned int num_regions,
     return bits != 0 ? -EIO : 0;
   }
 
-  if (!run_async (request, num_regions, where)) {
+  if (!submit (request, num_regions, where)) {
     bits = do_it_here (request, num_regions, where);
     complete_here (request->fn, request->context, bits);
   }

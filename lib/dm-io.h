@@ -74,17 +74,35 @@ struct bio_vec {
  * Block devices
  */
 
-/* A regular file, a block device, or a character device that behaves
- * like memory (/dev/full, /dev/zero).
+/* A regular file, a block device, a character device that behaves like
+ * memory (/dev/full, /dev/zero), or an export of an NBD server.
  */
 struct block_device;
 
 /* Flags of dm_bdev_open. */
 enum {
-  DM_BDEV_READ_ONLY = 1 << 0,    /* never write */
+  DM_BDEV_READ_ONLY = 1 << 0,   /* never write */
+  /* Of files and block devices: transfer past the page cache (O_DIRECT),
+   * or through it.  With neither: block devices past it, files through it.
+   */
+  DM_BDEV_DIRECT = 1 << 1,
+  DM_BDEV_BUFFERED = 1 << 2,
 };
 
-/* Open PATH and lock it.
+#define DM_BDEV_TIMEOUT 30      /* the default, in seconds */
+
+/* Unused fields must be zero.
+ * timeout: how long an NBD server may take, in seconds, to connect (with the
+ *   name resolution and all) and to answer a command; 0 means
+ *   DM_BDEV_TIMEOUT.  Files and block devices have none: the kernel
+ *   gives nothing back before it is done with it.
+ */
+struct dm_bdev_options {
+  unsigned int flags;
+  unsigned int timeout;
+};
+
+/* Open a file, or connect to an NBD server.  OPTIONS may be NULL.
  *
  * A file that cannot be opened for writing (EACCES, EPERM, EROFS) is
  * opened read-only: every write to it then fails with EROFS.
@@ -97,16 +115,32 @@ enum {
  * twice in one process is refused too.  Character devices, which hold
  * no data, are neither locked nor refused.
  *
+ * A NAME that begins with nbd://, nbds://, nbd+unix:// or nbds+unix:// is an
+ * NBD URI as in the NBD project's doc/uri.md, with the queries
+ * tls-certificates=DIRECTORY and tls-psk-file=FILE.  With nbds one of them is
+ * needed, and certificates need a host name to be compared with: a
+ * connection that is not authenticated is refused.  Relative paths in the
+ * URI are those of the current directory now.  Nothing locks an export
+ * against other clients of its server.
+ *
+ * When an NBD server does not answer in time or ends the connection, the
+ * requests in flight fail with ETIMEDOUT or ENOTCONN and so do new ones, until
+ * the connection has been made again, in the background.  If changes
+ * were in flight or had not been flushed then they may be lost, or may
+ * even land later, so that device fails everything until it is opened
+ * again.
+ *
  * Returns NULL with errno set on error; if ERROR is not NULL, *ERROR
- * then points to a message that names the file and the remedy, to be
+ * then points to a message that names the device and the remedy, to be
  * freed with free(3).
  */
-extern struct block_device *dm_bdev_open (const char *path,
-                                          unsigned int flags, char **error);
+extern struct block_device *dm_bdev_open (const char *name,
+                                          const struct dm_bdev_options
+                                          *options, char **error);
 
 /* Close and unlock the device.  No request may be in flight on it.
- * Neither open nor close may be called from an io_notify_fn.  The close of the last
- * device also ends the threads of the library.  NULL is ignored.
+ * Neither open nor close may be called from an io_notify_fn.  The close of
+ * the last device also ends the threads of the library.  NULL is ignored.
  */
 extern void dm_bdev_close (struct block_device *bdev);
 
@@ -115,7 +149,14 @@ extern void dm_bdev_close (struct block_device *bdev);
  */
 extern sector_t dm_bdev_sectors (const struct block_device *bdev);
 
-/* The path it was opened with. */
+/* The unit of I/O in bytes, a power of two and at least
+ * DM_IO_SECTOR_SIZE: the logical block size with direct I/O, the minimum
+ * block size of an NBD server.  A region whose sector or count is not a
+ * multiple of it fails with EINVAL before any of its bytes are touched.
+ */
+extern unsigned int dm_bdev_block_size (const struct block_device *bdev);
+
+/* The name it was opened with. */
 extern const char *dm_bdev_name (const struct block_device *bdev);
 
 /* Non-zero if writes to it fail with EROFS. */

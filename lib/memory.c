@@ -188,6 +188,37 @@ memory_clear (struct memory_cursor cursor, uint64_t length)
   }
 }
 
+void
+memory_copy_out (struct memory_cursor cursor, void *buffer, uint64_t length)
+{
+  unsigned char *to = buffer;
+  struct iovec iov;
+
+  while (length > 0) {
+    iov = current (&cursor, length);
+    memcpy (to, iov.iov_base, iov.iov_len);
+    step (&cursor, iov.iov_len);
+    to += iov.iov_len;
+    length -= iov.iov_len;
+  }
+}
+
+void
+memory_copy_in (struct memory_cursor cursor, const void *buffer,
+                uint64_t length)
+{
+  const unsigned char *from = buffer;
+  struct iovec iov;
+
+  while (length > 0) {
+    iov = current (&cursor, length);
+    memcpy (iov.iov_base, from, iov.iov_len);
+    step (&cursor, iov.iov_len);
+    from += iov.iov_len;
+    length -= iov.iov_len;
+  }
+}
+
 size_t
 memory_count_vectors (const struct dm_io_memory *mem, uint64_t length)
 {

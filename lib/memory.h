@@ -54,6 +54,14 @@ extern int memory_iovecs (const struct memory_cursor *cursor,
 /* Move the cursor on. */
 extern void memory_advance (struct memory_cursor *cursor, uint64_t bytes);
 
+/* Copy LENGTH bytes from the cursor on to BUFFER, or from it, without
+ * moving the cursor.
+ */
+extern void memory_copy_out (struct memory_cursor cursor, void *buffer,
+                             uint64_t length);
+extern void memory_copy_in (struct memory_cursor cursor, const void *buffer,
+                            uint64_t length);
+
 /* Set LENGTH bytes from the cursor on to zero, without moving it. */
 extern void memory_clear (struct memory_cursor cursor, uint64_t length);
 
