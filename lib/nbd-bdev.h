@@ -1,0 +1,135 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* A device on an NBD server, as its two halves see it: nbd-commands.c makes
+ * commands of operations, block-device-nbd.c has the threads, the
+ * connections and the clock.  The comment there tells about locks.
+ */
+
+#ifndef DMIO_NBD_BDEV_H
+#define DMIO_NBD_BDEV_H
+
+#include <pthread.h>
+
+#include "block-device.h"
+#include "clock.h"
+#include "nbd-connect.h"
+
+/* Commands in flight on all connections of a device. */
+#define NBD_COMMANDS 256
+
+/* Delay before connections that worked are made again. */
+#define NBD_FIRST_DELAY (NSEC_PER_SEC / 10)
+
+/* Operations beside those of dm-io; see struct nbd_waited. */
+#define NBD_OP_EXTENTS ((enum dm_io_op) (DM_IO_WRITE_ZEROES + 1))
+#define NBD_OP_PREFETCH ((enum dm_io_op) (DM_IO_WRITE_ZEROES + 2))
+
+/* An operation of these kinds, which somebody waits for. */
+struct nbd_waited {
+  struct bdev_io io;
+  pthread_mutex_t lock;         /* owns the next two */
+  pthread_cond_t done;
+  bool ended;
+  int error;
+
+  /* The owner thread's, of NBD_OP_EXTENTS. */
+  struct bdev_extent *extents;
+  int n, max;
+};
+
+/* A command in flight, or in the list of free ones. */
+struct nbd_command {
+  struct nbd_command *prev, *next;
+  struct nbd_bdev *nbd;
+  struct bdev_io *io;
+  unsigned int connection;
+  uint64_t deadline;
+  bool flush, fua;
+  bool durable;                 /* a change, once acknowledged */
+  uint64_t changes;             /* a flush: what it makes durable */
+  struct memory_cursor data;    /* of a read or write, in */
+  void *buffer;
+  size_t length;
+  struct page *bounced;         /* NULL, or the buffer instead of data */
+  int64_t cookie;               /* of libnbd */
+  int error;                    /* when it has ended, positive */
+};
+
+struct nbd_command_list {
+  struct nbd_command *first, *last;
+};
+
+struct nbd_bdev {
+  struct block_device common;
+  char *uri;
+  char *export_name;            /* nbd_export_of_uri */
+  unsigned int timeout;         /* seconds */
+  struct nbd_bdev *next_open;   /* owned by open_lock */
+  struct nbd_export export;     /* what it was when it was opened */
+  int wake_fd;                  /* wakes the owner from poll */
+  pthread_t thread;
+
+  pthread_mutex_t inbox_lock;
+  struct bdev_io *inbox, **inbox_end; /* to be begun */
+  bool beginning;               /* somebody is at it */
+
+  pthread_mutex_t lock;
+  bool has_thread, stop;
+  bool polling;                 /* the owner is, for */
+  short polled[NBD_CONNECTIONS]; /* these events and */
+  uint64_t polled_until;        /* that long */
+
+  struct nbd_connections connections; /* n is 0: there are none */
+  unsigned int in_flight[NBD_CONNECTIONS];
+  uint64_t bytes;               /* of the reads and writes in flight */
+  struct nbd_command commands[NBD_COMMANDS];
+  struct nbd_command_list free, flying, ended; /* flying: by deadline */
+  struct bdev_io *waiting, **waiting_end; /* for a command or memory */
+  uint64_t retry_at;            /* 0, or when there may be memory */
+  bool broken;                  /* a connection was found to have failed */
+  char *why;                    /* NULL, or what libnbd said then */
+
+  struct nbd_attempt *attempt;
+  uint64_t delay, attempt_at;
+  char *last_error;             /* why attempts fail, when it was said */
+  bool failed;                  /* for good */
+
+  /* What the connections may have lost when they are lost. */
+  uint64_t changes;             /* acknowledged, but not as durable */
+  uint64_t flushed;             /* of these */
+  bool missed;                  /* a change has failed */
+  int flush_error;              /* of the first that failed, positive */
+};
+
+/* All these are called with the lock held, and may call io->done. */
+
+extern void nbd_commands_init (struct nbd_bdev *nbd);
+
+/* Do of an operation what can be done now: send commands, wait until it
+ * can, or end it.
+ */
+extern void nbd_run_io (struct nbd_bdev *nbd, struct bdev_io *io);
+
+/* Try again those that wait. */
+extern void nbd_run_waiting (struct nbd_bdev *nbd);
+
+/* Go on with the operations whose commands libnbd has ended. */
+extern void nbd_end_commands (struct nbd_bdev *nbd);
+
+/* True if the server may have, or lose, what the other devices have not:
+ * changes in flight, or not flushed, or that have failed.
+ */
+extern bool nbd_may_differ (const struct nbd_bdev *nbd);
+
+/* All commands in flight fail with ERROR, an errno, after the connections
+ * were closed; and so does what waits.
+ */
+extern void nbd_fail_commands (struct nbd_bdev *nbd, int error);
+
+/* What is left of the operation is not done. */
+extern void nbd_drop_rest (struct bdev_io *io, int error);
+
+#endif /* DMIO_NBD_BDEV_H */
