@@ -7,22 +7,24 @@
  *
  * A leg is in sync until it misses a write or a flush.  The set of legs
  * in sync only ever shrinks, and never becomes empty: if a write fails
- * on all of them the first stays (W4).
+ * on all of them the first that can be reached stays (W4).
  *
  * Why legs cannot end up different (W5): a write holds the lock on its
  * range until it has ended on all legs and those that missed it are no
  * longer in the set.  So for one sector the writes have one order, and
  * all legs in sync have the last of them.
  *
- * Why a reader never sees an old value after a new one: while leg 0 is
- * in sync all reads come from it, and what it has once returned it
- * returns again.  A read of another leg, because leg 0 is not in sync
- * any more or could not be read, takes the lock on its range first: then
- * no write is in flight there, and the leg has all that any leg had.
+ * Why a reader never sees an old value after a new one, although reads
+ * come from any leg: a read begins after the writes to its sectors that it
+ * found in flight have ended, so it has what they left, the same on every leg
+ * in sync.  A later write has not ended before the read began, so for
+ * this read old and new are both right; and whoever reads after it waits for
+ * that write.  (A write that failed on all legs may have changed any of them,
+ * and its sectors then hold what the leg that stays in sync has.)
  *
  * Locks: ranges first, then state_lock, which owns changes of in_sync;
  * in_sync is read without it.  The failure log has a lock of its own;
- * it is used under none of these, but for reads that lock their range.
+ * it is used under none of these.
  */
 
 #include <config.h>
@@ -36,6 +38,7 @@
 #include "dm-mirror.h"
 #include "failure-log.h"
 #include "range-lock.h"
+#include "read-balance.h"
 
 struct leg {
   struct io_region region;
@@ -49,13 +52,17 @@ struct dm_mirror {
   pthread_mutex_t state_lock;
   unsigned long in_sync;        /* atomic: bit i is leg i */
   struct failure_log *failures;
+  enum dm_mirror_read policy;
+  unsigned long write_mostly;   /* a set like in_sync; does not change */
+  struct read_balance balance;
   struct leg legs[];
 };
 
 #define FIRST(set) ((unsigned int) __builtin_ctzl (set))
 
 struct dm_mirror *
-dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs)
+dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
+               enum dm_mirror_read policy)
 {
   const char *names[DM_IO_MAX_REGIONS];
   struct dm_mirror *m;
@@ -70,8 +77,13 @@ dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs)
     m->legs[i].name = g_strdup (legs[i].name);
     m->sectors = MIN (m->sectors, legs[i].region.count);
     m->in_sync |= 1UL << i;
+    if (legs[i].write_mostly)
+      m->write_mostly |= 1UL << i;
     names[i] = legs[i].name;
   }
+  m->sectors -= m->sectors % (dm_mirror_block_size (m) / DM_IO_SECTOR_SIZE);
+  m->policy = policy;
+  read_balance_init (&m->balance);
   range_locks_init (&m->ranges);
   pthread_mutex_init (&m->state_lock, NULL);
   m->failures = failure_log_new (num_legs, names);
@@ -91,6 +103,20 @@ dm_mirror_free (struct dm_mirror *m)
   for (i = 0; i < m->num_legs; i++)
     g_free (m->legs[i].name);
   g_free (m);
+}
+
+int
+dm_mirror_attend (struct dm_mirror *m)
+{
+  unsigned int i;
+  int r;
+
+  for (i = 0; i < m->num_legs; i++) {
+    r = bdev_attend (m->legs[i].region.bdev);
+    if (r < 0)
+      return r;
+  }
+  return 0;
 }
 
 sector_t
@@ -133,6 +159,25 @@ failed_legs (const struct dm_mirror *m, const struct dm_io_result *results)
  * States
  */
 
+static unsigned long
+offline_legs (const struct dm_mirror *m)
+{
+  unsigned long offline = 0;
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++)
+    if (__atomic_load_n (&m->legs[i].region.bdev->offline, __ATOMIC_RELAXED))
+      offline |= 1UL << i;
+  return offline;
+}
+
+/* A AND NOT B, unless that is nothing. */
+static unsigned long
+preferably_not (unsigned long a, unsigned long b)
+{
+  return (a & ~b) != 0 ? a & ~b : a;
+}
+
 /* Take the failed legs out of the set, but never the last.  Returns
  * those that were in it and no longer are.
  */
@@ -145,7 +190,7 @@ drop (struct dm_mirror *m, unsigned long failed)
   old = m->in_sync;
   new = old & ~failed;
   if (new == 0)
-    new = 1UL << FIRST (old);
+    new = 1UL << FIRST (preferably_not (old, offline_legs (m)));
   __atomic_store_n (&m->in_sync, new, __ATOMIC_RELEASE);
   pthread_mutex_unlock (&m->state_lock);
   return old & ~new;
@@ -266,6 +311,18 @@ dm_mirror_flush (struct dm_mirror *m, struct dm_io_result *results)
  * Reading
  */
 
+/* The leg of the set that is best read. */
+static unsigned int
+choose_leg (struct dm_mirror *m, unsigned long legs, sector_t sector,
+            sector_t count)
+{
+  legs = preferably_not (legs, offline_legs (m));
+  legs = preferably_not (legs, m->write_mostly);
+  if (m->policy == DM_MIRROR_READ_FIRST || (legs & (legs - 1)) == 0)
+    return FIRST (legs);
+  return read_balance_choose (&m->balance, legs, sector, count);
+}
+
 static bool
 read_leg (struct dm_mirror *m, unsigned int leg, void *data,
           sector_t sector, sector_t count, struct dm_io_result *results)
@@ -280,8 +337,12 @@ read_leg (struct dm_mirror *m, unsigned int leg, void *data,
     },
     .results = &results[leg],
   };
+  bool ok;
 
-  return dm_io (&req, 1, &where, NULL) == 0;
+  read_balance_begin (&m->balance, leg);
+  ok = dm_io (&req, 1, &where, NULL) == 0;
+  read_balance_end (&m->balance, leg, ok, results[leg].nsec);
+  return ok;
 }
 
 static void
@@ -301,18 +362,16 @@ log_failed_read (struct dm_mirror *m, unsigned int leg, sector_t sector,
   failure_log_add (m->failures, &failure);
 }
 
-/* Read with the range locked, from the first leg in sync that has not
- * failed and can be read.
- */
+/* Read from one leg in sync after another until one can be read. */
 static bool
-read_locked (struct dm_mirror *m, unsigned long failed, void *data,
-             sector_t sector, sector_t count, struct dm_io_result *results)
+read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
+          struct dm_io_result *results)
 {
-  unsigned long left = legs_in_sync (m) & ~failed;
+  unsigned long failed = 0, left = legs_in_sync (m);
   unsigned int leg;
 
   while (left != 0) {
-    leg = FIRST (left);
+    leg = choose_leg (m, left, sector, count);
     if (read_leg (m, leg, data, sector, count, results))
       return true;
     failed |= 1UL << leg;
@@ -326,47 +385,38 @@ bool
 dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
                 sector_t count, struct dm_io_result *results)
 {
-  unsigned long failed = 0;
-  struct range_lock range;
-  bool ok;
-
   memset (results, 0, m->num_legs * sizeof results[0]);
-  if (legs_in_sync (m) & 1) {
-    if (read_leg (m, 0, data, sector, count, results))
-      return true;
-    failed = 1;
-    log_failed_read (m, 0, sector, count, results[0].error,
-                     legs_in_sync (m) == 1);
-  }
-
-  range_lock (&m->ranges, &range, sector, count);
-  ok = read_locked (m, failed, data, sector, count, results);
-  range_unlock (&m->ranges, &range);
-  return ok;
+  range_wait (&m->ranges, sector, count);
+  return read_any (m, data, sector, count, results);
 }
 
 int
-dm_mirror_extent (struct dm_mirror *m, sector_t sector, sector_t count,
-                  struct bdev_extent *extent)
+dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
+                   struct bdev_extent *extents, int max)
 {
-  unsigned long left = legs_in_sync (m);
   struct io_region where;
+  unsigned long left;
+  unsigned int leg;
   int r;
 
+  range_wait (&m->ranges, sector, count);
+  left = legs_in_sync (m);
   do {
-    where = on_leg (m, FIRST (left), sector, count);
-    r = bdev_extent_at (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
-                        where.count * DM_IO_SECTOR_SIZE, extent);
-    left &= left - 1;
+    leg = choose_leg (m, left, sector, count);
+    where = on_leg (m, leg, sector, count);
+    r = bdev_extents (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
+                      where.count * DM_IO_SECTOR_SIZE, extents, max);
+    left &= ~(1UL << leg);
   } while (r < 0 && left != 0);
-  return r;
+  return r < 0 ? r : bdev_round_extents (extents, r,
+                                         dm_mirror_block_size (m));
 }
 
 int
 dm_mirror_prefetch (struct dm_mirror *m, sector_t sector, sector_t count)
 {
-  struct io_region where =
-    on_leg (m, FIRST (legs_in_sync (m)), sector, count);
+  unsigned int leg = choose_leg (m, legs_in_sync (m), sector, count);
+  struct io_region where = on_leg (m, leg, sector, count);
 
   return bdev_prefetch (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
                         where.count * DM_IO_SECTOR_SIZE);
@@ -375,6 +425,16 @@ dm_mirror_prefetch (struct dm_mirror *m, sector_t sector, sector_t count)
 /*----------------------------------------------------------------------
  * What the legs are like
  */
+
+unsigned int
+dm_mirror_block_size (const struct dm_mirror *m)
+{
+  unsigned int size = DM_IO_SECTOR_SIZE, i;
+
+  for (i = 0; i < m->num_legs; i++)
+    size = MAX (size, dm_bdev_block_size (m->legs[i].region.bdev));
+  return size;
+}
 
 bool
 dm_mirror_fast_zero (const struct dm_mirror *m)

@@ -28,24 +28,38 @@ struct dm_mirror;
 struct dm_mirror_leg {
   struct io_region region;
   const char *name;
+  bool write_mostly;            /* read only if no other can be */
+};
+
+/* Which of the legs that are fit to be read is. */
+enum dm_mirror_read {
+  DM_MIRROR_READ_BALANCE,       /* see read-balance.h */
+  DM_MIRROR_READ_FIRST,
 };
 
 /* A mirror over 1 to DM_IO_MAX_REGIONS legs; its size is that of the
- * smallest.  The names are copied; the devices must stay open until
- * dm_mirror_free, which does not close them.
+ * smallest, in whole blocks.  The names are copied; the devices must
+ * stay open until dm_mirror_free, which does not close them.
  */
 extern struct dm_mirror *dm_mirror_new (unsigned int num_legs,
-                                        const struct dm_mirror_leg *legs);
+                                        const struct dm_mirror_leg *legs,
+                                        enum dm_mirror_read policy);
 extern void dm_mirror_free (struct dm_mirror *mirror);
 
+/* See bdev_attend; of all legs. */
+extern int dm_mirror_attend (struct dm_mirror *mirror);
+
 extern sector_t dm_mirror_sectors (const struct dm_mirror *mirror);
+
+/* The largest dm_bdev_block_size: requests have to be multiples of it. */
+extern unsigned int dm_mirror_block_size (const struct dm_mirror *mirror);
 
 /* All these return true if the request succeeded.  RESULTS has an
  * element for each leg: what became of it, 0 also if it was not used.
  * Each failure has then been logged.
  */
 
-/* Read from the first leg in sync or, if that fails, from the next. */
+/* Read from a leg in sync or, if that fails, from another. */
 extern bool dm_mirror_read (struct dm_mirror *mirror, void *data,
                             sector_t sector, sector_t count,
                             struct dm_io_result *results);
@@ -65,11 +79,12 @@ extern bool dm_mirror_write (struct dm_mirror *mirror, enum dm_io_op op,
 extern bool dm_mirror_flush (struct dm_mirror *mirror,
                              struct dm_io_result *results);
 
-/* The extent at a sector, as bdev_extent_at, of the first leg in sync
- * that can tell.  Returns 0 or a negative errno.
+/* The extents from a sector on, as bdev_extents, of a leg in sync, in whole
+ * blocks.  Returns how many, or a negative errno.
  */
-extern int dm_mirror_extent (struct dm_mirror *mirror, sector_t sector,
-                             sector_t count, struct bdev_extent *extent);
+extern int dm_mirror_extents (struct dm_mirror *mirror, sector_t sector,
+                              sector_t count, struct bdev_extent *extents,
+                              int max);
 
 /* Start reading into the cache what dm_mirror_read would read.  Returns
  * 0 or a negative errno.

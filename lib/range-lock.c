@@ -5,7 +5,8 @@
 
 /* One list in order of arrival holds the ranges that are locked and
  * those that wait.  A range waits for every earlier one that overlaps
- * it, so nobody is overtaken and nobody starves.  There are as many
+ * it, so nobody is overtaken and nobody starves; but for one that is
+ * only waited for nobody waits.  There are as many
  * ranges as there are requests in flight, some tens; a list is all it
  * takes.
  */
@@ -13,7 +14,6 @@
 #include <config.h>
 
 #include <assert.h>
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "range-lock.h"
@@ -38,7 +38,7 @@ overlap (const struct range_lock *a, const struct range_lock *b)
   return a->start < b->end && b->start < a->end;
 }
 
-/* The next two are called with the lock held. */
+/* The next three are called with the lock held. */
 
 static void
 append (struct range_locks *locks, struct range_lock *range)
@@ -65,25 +65,58 @@ unlink_range (struct range_locks *locks, struct range_lock *range)
     locks->last = range->prev;
 }
 
+static unsigned int
+count_blockers (const struct range_locks *locks,
+                const struct range_lock *range)
+{
+  const struct range_lock *other;
+  unsigned int n = 0;
+
+  for (other = locks->first; other != NULL; other = other->next)
+    n += !other->passing && overlap (other, range);
+  return n;
+}
+
+/* Called with the lock held, for a range in the list. */
+static void
+wait_for_blockers (struct range_locks *locks, struct range_lock *range)
+{
+  if (range->blockers == 0)
+    return;
+  pthread_cond_init (&range->granted, NULL);
+  while (range->blockers > 0)
+    pthread_cond_wait (&range->granted, &locks->lock);
+  pthread_cond_destroy (&range->granted);
+}
+
 void
 range_lock (struct range_locks *locks, struct range_lock *range,
             uint64_t start, uint64_t length)
 {
-  const struct range_lock *other;
-
   range->start = start;
   range->end = start + length;
-  range->blockers = 0;
+  range->passing = false;
 
   pthread_mutex_lock (&locks->lock);
-  for (other = locks->first; other != NULL; other = other->next)
-    range->blockers += overlap (other, range);
+  range->blockers = count_blockers (locks, range);
   append (locks, range);
-  if (range->blockers > 0) {
-    pthread_cond_init (&range->granted, NULL);
-    while (range->blockers > 0)
-      pthread_cond_wait (&range->granted, &locks->lock);
-    pthread_cond_destroy (&range->granted);
+  wait_for_blockers (locks, range);
+  pthread_mutex_unlock (&locks->lock);
+}
+
+void
+range_wait (struct range_locks *locks, uint64_t start, uint64_t length)
+{
+  struct range_lock range = {
+    .start = start, .end = start + length, .passing = true,
+  };
+
+  pthread_mutex_lock (&locks->lock);
+  range.blockers = count_blockers (locks, &range);
+  if (range.blockers > 0) {
+    append (locks, &range);
+    wait_for_blockers (locks, &range);
+    unlink_range (locks, &range);
   }
   pthread_mutex_unlock (&locks->lock);
 }

@@ -11,6 +11,7 @@
 #define DMIO_RANGE_LOCK_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A range that is locked or waits to be.  Usually on the stack of the
@@ -19,6 +20,7 @@
 struct range_lock {
   uint64_t start, end;          /* the range is [start, end) */
   unsigned int blockers;        /* earlier ranges that overlap it */
+  bool passing;                 /* of range_wait: blocks nobody */
   pthread_cond_t granted;       /* blockers is 0 */
   struct range_lock *prev, *next;
 };
@@ -36,5 +38,12 @@ extern void range_lock (struct range_locks *locks, struct range_lock *range,
                         uint64_t start, uint64_t length);
 extern void range_unlock (struct range_locks *locks,
                           struct range_lock *range);
+
+/* Wait until all ranges that overlap [start, start + length) and are now
+ * locked, or wait to be, have been unlocked.  Nobody waits for who is
+ * here.
+ */
+extern void range_wait (struct range_locks *locks, uint64_t start,
+                        uint64_t length);
 
 #endif /* DMIO_RANGE_LOCK_H */
