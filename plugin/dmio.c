@@ -32,11 +32,14 @@
 #include "failure-log.h"
 #include "log.h"
 #include "reply.h"
+#include "ring.h"
 #include "spec.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 #define MAX_REQUEST_SIZE (64 * 1024 * 1024)
+#define MAX_EXTENTS 128         /* in one answer */
+#define MAX_TIMEOUT 86400       /* seconds */
 
 /* -D dmio.io=1: log what became of each request on each region. */
 NBDKIT_DLL_PUBLIC int dmio_debug_io;
@@ -46,6 +49,9 @@ static struct {
   struct spec *specs[DM_IO_MAX_REGIONS];
   struct block_device *bdevs[DM_IO_MAX_REGIONS]; /* NULL: not open */
   bool log_none;
+  bool has_read, has_timeout;
+  enum dm_mirror_read read;
+  unsigned int timeout;         /* seconds; 0: the default */
   struct dm_mirror *mirror;
 } dmio;
 
@@ -77,8 +83,14 @@ dmio_unload (void)
 static void
 dmio_dump_plugin (void)
 {
+  int r = ring_probe ();
+
   printf ("dmio_version=%s\n", PACKAGE_VERSION);
-  printf ("dmio_regions=file block-device\n");
+  printf ("dmio_regions=file block-device nbd\n");
+  if (r == 0)
+    printf ("dmio_io_uring=yes\n");
+  else
+    printf ("dmio_io_uring=no (%s)\n", strerror (-r));
   printf ("dmio_max_regions=%zu\n", DM_IO_MAX_REGIONS);
   printf ("dmio_logs=none\n");
 }
@@ -108,23 +120,76 @@ add_region (const char *text)
 }
 
 static int
+given_twice (const char *key)
+{
+  nbdkit_error ("%s= is given twice", key);
+  return -1;
+}
+
+static int
+set_log (const char *value)
+{
+  if (dmio.log_none)
+    return given_twice ("log");
+  if (strcmp (value, "none") != 0) {
+    nbdkit_error ("log=%s: this version has no log yet, only log=none "
+                  "is possible", value);
+    return -1;
+  }
+  dmio.log_none = true;
+  return 0;
+}
+
+static int
+set_read (const char *value)
+{
+  if (dmio.has_read)
+    return given_twice ("read");
+  dmio.has_read = true;
+  if (strcmp (value, "balance") == 0)
+    dmio.read = DM_MIRROR_READ_BALANCE;
+  else if (strcmp (value, "first") == 0)
+    dmio.read = DM_MIRROR_READ_FIRST;
+  else {
+    nbdkit_error ("read=%s: it can be balance or first", value);
+    return -1;
+  }
+  return 0;
+}
+
+static int
+set_timeout (const char *value)
+{
+  guint64 seconds;
+
+  if (dmio.has_timeout)
+    return given_twice ("timeout");
+  dmio.has_timeout = true;
+  if (!g_ascii_string_to_unsigned (value, 10, 1, MAX_TIMEOUT, &seconds,
+                                   NULL)) {
+    nbdkit_error ("timeout=%s: give a number of seconds from 1 to %d",
+                  value, MAX_TIMEOUT);
+    return -1;
+  }
+  dmio.timeout = seconds;
+  return 0;
+}
+
+static int
 dmio_config (const char *key, const char *value)
 {
   if (strcmp (key, "region") == 0)
     return add_region (value);
+  if (strcmp (key, "log") == 0)
+    return set_log (value);
+  if (strcmp (key, "read") == 0)
+    return set_read (value);
+  if (strcmp (key, "timeout") == 0)
+    return set_timeout (value);
 
-  if (strcmp (key, "log") == 0) {
-    if (strcmp (value, "none") != 0) {
-      nbdkit_error ("log=%s: this version has no log yet, only log=none "
-                    "is possible", value);
-      return -1;
-    }
-    dmio.log_none = true;
-    return 0;
-  }
-
-  nbdkit_error ("unknown parameter '%s'; known are region=SPEC and log=none "
-                "(a file with '=' in its name needs region= before it)", key);
+  nbdkit_error ("unknown parameter '%s'; known are region=SPEC, log=none, "
+                "read=balance|first and timeout=SECONDS (a file with '=' "
+                "in its name needs region= before it)", key);
   return -1;
 }
 
@@ -132,8 +197,9 @@ static int
 dmio_config_complete (void)
 {
   if (dmio.num_regions == 0) {
-    nbdkit_error ("no region was given; name at least one file or block "
-                  "device, for example: nbdkit dmio a.img b.img log=none");
+    nbdkit_error ("no region was given; name at least one file, block "
+                  "device or NBD server, for example: nbdkit dmio a.img "
+                  "b.img log=none");
     return -1;
   }
   if (!dmio.log_none) {
@@ -148,20 +214,33 @@ dmio_config_complete (void)
 
 #define dmio_config_help                                                \
   "[region=]SPEC  (required) A region of the mirror, up to 64 times:\n" \
-  "               PATH[,sector=N][,count=N], a file or block device\n"  \
-  "               from sector N on, count N, in sectors of 512 bytes;\n" \
-  "               ',,' stands for a comma in the path.\n"               \
+  "               PATH or NBD URI, then any of\n"                       \
+  "               ,sector=N ,count=N   from sector N on, N sectors of\n" \
+  "                                    512 bytes\n"                     \
+  "               ,direct=on|off       past the page cache or through\n" \
+  "                                    it; default on for block\n"      \
+  "                                    devices, off for files\n"        \
+  "               ,write-mostly        read only if no other can be\n"  \
+  "               ',,' stands for a comma in the path or URI.\n"        \
   "log=none       (required) Remember no failed or interrupted write.\n" \
-  "               This version knows nothing else."
+  "               This version knows nothing else.\n"                   \
+  "read=balance   Read from the region that can be expected to answer\n" \
+  "               first (default), or\n"                                \
+  "read=first     from the first that can be read.\n"                   \
+  "timeout=SECS   How long an NBD server may take to connect and to\n"  \
+  "               answer a request (default 30)."
 
 static bool
 open_region (unsigned int i, struct dm_mirror_leg *leg)
 {
   const struct spec *spec = dmio.specs[i];
+  const struct dm_bdev_options options = {
+    .flags = spec->direct, .timeout = dmio.timeout,
+  };
   g_autofree char *message = NULL;
   char *error;
 
-  dmio.bdevs[i] = dm_bdev_open (spec->path, 0, &error);
+  dmio.bdevs[i] = dm_bdev_open (spec->device, &options, &error);
   if (dmio.bdevs[i] == NULL) {
     nbdkit_error ("region '%s': %s", spec->text,
                   error != NULL ? error : strerror (errno));
@@ -173,6 +252,7 @@ open_region (unsigned int i, struct dm_mirror_leg *leg)
     return false;
   }
   leg->name = spec->text;
+  leg->write_mostly = spec->write_mostly;
   return true;
 }
 
@@ -184,15 +264,17 @@ report_region (unsigned int i, const struct dm_mirror_leg *leg)
   const struct block_device *bdev = leg->region.bdev;
 
   if (leg->region.count > size && !bdev->endless)
-    nbdkit_error ("region %u (%s) is larger than the volume: the smallest "
-                  "region has %" PRIu64 " bytes, the rest of this one is "
-                  "not used", i, leg->name, size * DM_IO_SECTOR_SIZE);
+    nbdkit_error ("region %u (%s) is larger than the volume, which has %"
+                  PRIu64 " bytes in whole blocks of %u; the rest of the "
+                  "region is not used", i, leg->name,
+                  size * DM_IO_SECTOR_SIZE,
+                  dm_mirror_block_size (dmio.mirror));
   if (bdev->read_only && !dm_mirror_read_only (dmio.mirror))
     nbdkit_error ("region %u (%s) is read-only: every write to the volume "
                   "will fail", i, leg->name);
 }
 
-/* Files are opened here, before nbdkit forks, so that errors are seen
+/* Regions are opened here, before nbdkit forks, so that errors are seen
  * and relative paths mean what the user meant.
  */
 static int
@@ -204,10 +286,21 @@ dmio_get_ready (void)
   for (i = 0; i < dmio.num_regions; i++)
     if (!open_region (i, &legs[i]))
       return -1;
-  dmio.mirror = dm_mirror_new (dmio.num_regions, legs);
+  dmio.mirror = dm_mirror_new (dmio.num_regions, legs, dmio.read);
   for (i = 0; i < dmio.num_regions; i++)
     report_region (i, &legs[i]);
   return 0;
+}
+
+static int
+dmio_after_fork (void)
+{
+  int r = dm_mirror_attend (dmio.mirror);
+
+  if (r == 0)
+    return 0;
+  nbdkit_error ("cannot start a thread: %s", strerror (-r));
+  return -1;
 }
 
 /*----------------------------------------------------------------------
@@ -249,7 +342,7 @@ static int
 dmio_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
                  uint32_t *maximum)
 {
-  *minimum = DM_IO_SECTOR_SIZE;
+  *minimum = dm_mirror_block_size (dmio.mirror);
   *preferred = DM_IO_PAGE_SIZE;
   *maximum = MAX_REQUEST_SIZE;
   return 0;
@@ -306,12 +399,14 @@ dmio_can_fast_zero (void *handle)
 static bool
 check_aligned (const char *op, uint32_t count, uint64_t offset)
 {
-  if (((offset | count) & (DM_IO_SECTOR_SIZE - 1)) == 0)
+  unsigned int unit = dm_mirror_block_size (dmio.mirror);
+
+  if (((offset | count) & (unit - 1)) == 0)
     return true;
   nbdkit_error ("%s of %" PRIu32 " bytes at offset %" PRIu64 " is not in "
-                "whole sectors of %d bytes; add --filter=blocksize for a "
+                "whole blocks of %u bytes; add --filter=blocksize for a "
                 "client that ignores the minimum block size",
-                op, count, offset, DM_IO_SECTOR_SIZE);
+                op, count, offset, unit);
   nbdkit_set_error (EINVAL);
   return false;
 }
@@ -423,32 +518,37 @@ dmio_flush (void *handle, uint32_t flags)
   return reply (ok, DM_IO_FLUSH, 0, 0, 0, results);
 }
 
+static uint32_t
+extent_type (const struct bdev_extent *extent)
+{
+  return (extent->hole ? NBDKIT_EXTENT_HOLE : 0) |
+    (extent->zero ? NBDKIT_EXTENT_ZERO : 0);
+}
+
+/* The client asks again for what is behind the last extent. */
 static int
 dmio_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
               struct nbdkit_extents *extents)
 {
-  const uint32_t hole = NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
-  uint64_t end = offset + count;
-  struct bdev_extent extent;
-  int r;
+  struct bdev_extent extent[MAX_EXTENTS];
+  int max = flags & NBDKIT_FLAG_REQ_ONE ? 1 : MAX_EXTENTS;
+  int n, i;
 
   if (!check_aligned ("block status", count, offset))
     return -1;
-  while (offset < end) {
-    r = dm_mirror_extent (dmio.mirror, offset / DM_IO_SECTOR_SIZE,
-                          (end - offset) / DM_IO_SECTOR_SIZE, &extent);
-    if (r < 0) {
-      nbdkit_error ("block status at offset %" PRIu64 ": %s",
-                    offset, strerror (-r));
-      nbdkit_set_error (EIO);
+  n = dm_mirror_extents (dmio.mirror, offset / DM_IO_SECTOR_SIZE,
+                         count / DM_IO_SECTOR_SIZE, extent, max);
+  if (n < 0) {
+    nbdkit_error ("block status at offset %" PRIu64 ": %s",
+                  offset, strerror (-n));
+    nbdkit_set_error (EIO);
+    return -1;
+  }
+  for (i = 0; i < n; i++) {
+    if (nbdkit_add_extent (extents, offset, extent[i].length,
+                           extent_type (&extent[i])) == -1)
       return -1;
-    }
-    if (nbdkit_add_extent (extents, offset, extent.length,
-                           extent.hole ? hole : 0) == -1)
-      return -1;
-    if (flags & NBDKIT_FLAG_REQ_ONE)
-      break;
-    offset += extent.length;
+    offset += extent[i].length;
   }
   return 0;
 }
@@ -468,7 +568,8 @@ static struct nbdkit_plugin plugin = {
   .name               = "dmio",
   .longname           = "nbdkit replicating plugin",
   .version            = PACKAGE_VERSION,
-  .description        = "mirror a volume over files and block devices",
+  .description        = "mirror a volume over files, block devices and "
+                        "NBD servers",
   .load               = dmio_load,
   .unload             = dmio_unload,
   .dump_plugin        = dmio_dump_plugin,
@@ -477,6 +578,7 @@ static struct nbdkit_plugin plugin = {
   .config_help        = dmio_config_help,
   .magic_config_key   = "region",
   .get_ready          = dmio_get_ready,
+  .after_fork         = dmio_after_fork,
   .list_exports       = dmio_list_exports,
   .default_export     = dmio_default_export,
   .open               = dmio_open,

@@ -57,6 +57,22 @@ parse_sectors (const char *text, const char *option, bool *given,
 }
 
 static bool
+parse_direct (struct spec *spec, const char *text, char **error)
+{
+  const char *value = text + strlen ("direct=");
+
+  if (spec->direct != 0)
+    *error = g_strdup ("direct= is given twice");
+  else if (strcmp (value, "on") == 0)
+    spec->direct = DM_BDEV_DIRECT;
+  else if (strcmp (value, "off") == 0)
+    spec->direct = DM_BDEV_BUFFERED;
+  else
+    *error = g_strdup_printf ("%s: it can be on or off", text);
+  return *error == NULL;
+}
+
+static bool
 parse_option (struct spec *spec, const char *option, char **error)
 {
   if (g_str_has_prefix (option, "sector="))
@@ -65,29 +81,27 @@ parse_option (struct spec *spec, const char *option, char **error)
   if (g_str_has_prefix (option, "count="))
     return parse_sectors (option, "count=", &spec->has_count,
                           &spec->count, error);
-  *error = g_strdup_printf ("unknown option '%s'; known are sector=N and "
-                            "count=N (',,' stands for a comma in the path)",
-                            option);
+  if (g_str_has_prefix (option, "direct="))
+    return parse_direct (spec, option, error);
+  if (strcmp (option, "write-mostly") == 0) {
+    if (spec->write_mostly)
+      *error = g_strdup ("write-mostly is given twice");
+    spec->write_mostly = true;
+    return *error == NULL;
+  }
+  *error = g_strdup_printf ("unknown option '%s'; known are sector=N, "
+                            "count=N, direct=on|off and write-mostly "
+                            "(',,' stands for a comma in the path)", option);
   return false;
-}
-
-static bool
-is_uri (const char *path)
-{
-  return g_regex_match_simple ("^nbds?(\\+[a-z]+)?:", path, 0, 0);
 }
 
 static bool
 parse_fields (struct spec *spec, const char *text, char **error)
 {
-  spec->path = next_field (&text);
-  if (spec->path[0] == '\0') {
-    *error = g_strdup ("the path is empty; name a file or a block device");
-    return false;
-  }
-  if (is_uri (spec->path)) {
-    *error = g_strdup ("NBD servers cannot be regions in this version; "
-                       "name a file or a block device");
+  spec->device = next_field (&text);
+  if (spec->device[0] == '\0') {
+    *error = g_strdup ("the path is empty; name a file, a block device or "
+                       "an NBD server");
     return false;
   }
   while (text != NULL) {
@@ -120,7 +134,7 @@ spec_parse (const char *text, char **error)
 void
 spec_free (struct spec *spec)
 {
-  g_free (spec->path);
+  g_free (spec->device);
   g_free (spec->text);
   g_free (spec);
 }
@@ -130,12 +144,13 @@ spec_resolve (const struct spec *spec, struct block_device *bdev,
               struct io_region *region, char **error)
 {
   sector_t size = dm_bdev_sectors (bdev);
+  sector_t unit = dm_bdev_block_size (bdev) / DM_IO_SECTOR_SIZE;
 
   *region = (struct io_region) { .bdev = bdev, .sector = spec->sector };
   if (bdev->size == 0) {
     *error = g_strdup_printf ("region '%s': %s has size 0; give it its size "
                               "first, for example with truncate(1)",
-                              spec->text, spec->path);
+                              spec->text, spec->device);
     return false;
   }
   if (!spec->has_count && bdev->size % DM_IO_SECTOR_SIZE != 0) {
@@ -143,7 +158,7 @@ spec_resolve (const struct spec *spec, struct block_device *bdev,
                               " bytes, is not a multiple of %d; change it "
                               "with truncate(1), or leave its end out with "
                               "count=%" PRIu64,
-                              spec->text, spec->path, bdev->size,
+                              spec->text, spec->device, bdev->size,
                               DM_IO_SECTOR_SIZE,
                               size > spec->sector ? size - spec->sector : 0);
     return false;
@@ -152,10 +167,18 @@ spec_resolve (const struct spec *spec, struct block_device *bdev,
       (spec->has_count && spec->count > size - spec->sector)) {
     *error = g_strdup_printf ("region '%s': reaches beyond the end of %s, "
                               "which has %" PRIu64 " sectors of %d bytes",
-                              spec->text, spec->path, size,
+                              spec->text, spec->device, size,
                               DM_IO_SECTOR_SIZE);
     return false;
   }
   region->count = spec->has_count ? spec->count : size - spec->sector;
+  if (((spec->sector | (spec->has_count ? spec->count : 0)) & (unit - 1)) != 0) {
+    *error = g_strdup_printf ("region '%s': sector= and count= must be "
+                              "multiples of %" PRIu64 ", since the block "
+                              "size of %s is %u bytes", spec->text, unit,
+                              spec->device, dm_bdev_block_size (bdev));
+    return false;
+  }
+  region->count -= region->count % unit;
   return true;
 }

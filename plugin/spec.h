@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* A region as named on the command line: PATH[,sector=N][,count=N]. */
+/* A region as named on the command line: a path or an NBD URI, and options. */
 
 #ifndef DMIO_SPEC_H
 #define DMIO_SPEC_H
@@ -14,9 +14,11 @@
 
 struct spec {
   char *text;                   /* as given, the region's name in messages */
-  char *path;
+  char *device;                 /* path or URI */
   bool has_sector, has_count;
   sector_t sector, count;       /* 0 if not given */
+  unsigned int direct;          /* 0, DM_BDEV_DIRECT or DM_BDEV_BUFFERED */
+  bool write_mostly;
 };
 
 /* Parse TEXT.  Returns NULL, and a message in *ERROR to be freed with
