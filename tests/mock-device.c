@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include <glib.h>
+#include <liburing.h>
 
 #include "mock-device.h"
 
@@ -135,7 +136,8 @@ make_durable (struct mock *mock, uint64_t offset, uint64_t length,
 }
 
 static uint64_t
-check_iovecs (const struct mock *mock, const struct iovec *iov, int iovcnt)
+check_iovecs (const struct mock *mock, const struct iovec *iov, int iovcnt,
+              uint64_t offset)
 {
   size_t align = mock->bdev.mem_align;
   uint64_t length = 0;
@@ -143,11 +145,13 @@ check_iovecs (const struct mock *mock, const struct iovec *iov, int iovcnt)
 
   g_assert_cmpint (iovcnt, >, 0);
   g_assert_cmpint (iovcnt, <=, 1024); /* IOV_MAX */
+  if (align > 1)
+    g_assert_cmpuint (offset % mock->bdev.block_size, ==, 0);
   for (i = 0; i < iovcnt; i++) {
     g_assert_cmpuint (iov[i].iov_len, >, 0);
     if (align > 1) {
       g_assert_cmpuint ((uintptr_t) iov[i].iov_base % align, ==, 0);
-      g_assert_cmpuint (iov[i].iov_len % SECTOR, ==, 0);
+      g_assert_cmpuint (iov[i].iov_len % mock->bdev.block_size, ==, 0);
     }
     length += iov[i].iov_len;
   }
@@ -181,7 +185,7 @@ mock_readv (struct block_device *bdev, const struct iovec *iov, int iovcnt,
   struct mock_fate fate;
   size_t i;
 
-  event.length = check_iovecs (mock, iov, iovcnt);
+  event.length = check_iovecs (mock, iov, iovcnt, offset);
   i = begin (mock, &event, &fate);
   pthread_mutex_lock (&mock->lock);
   if (fate.error != 0)
@@ -201,7 +205,7 @@ mock_writev (struct block_device *bdev, const struct iovec *iov, int iovcnt,
   size_t i;
 
   g_assert_false (fua && bdev->fua_by_flush);
-  event.length = check_iovecs (mock, iov, iovcnt);
+  event.length = check_iovecs (mock, iov, iovcnt, offset);
   i = begin (mock, &event, &fate);
   pthread_mutex_lock (&mock->lock);
   if (fate.error != 0)
@@ -211,6 +215,46 @@ mock_writev (struct block_device *bdev, const struct iovec *iov, int iovcnt,
   if (fua)
     make_durable (mock, offset, fate.transfer, UINT64_MAX);
   return end (mock, i, fate.transfer);
+}
+
+/* The results of the calls that this thread's ring has, oldest first.
+ * A call is made, and waits if it has to, when it is prepared; what the
+ * kernel gets is an operation that does nothing.
+ */
+static __thread struct {
+  struct block_device *bdev;
+  ssize_t result;
+} called[DM_IO_MAX_REGIONS];
+static __thread unsigned int num_called;
+
+static int
+mock_ring_prepare (struct block_device *bdev, enum dm_io_op op,
+                   const struct iovec *iov, int iovcnt, uint64_t offset,
+                   struct io_uring_sqe *sqe)
+{
+  g_assert_cmpuint (num_called, <, DM_IO_MAX_REGIONS);
+  called[num_called].bdev = bdev;
+  called[num_called++].result = op == DM_IO_READ ?
+    mock_readv (bdev, iov, iovcnt, offset) :
+    mock_writev (bdev, iov, iovcnt, offset, false);
+  io_uring_prep_nop (sqe);
+  return 0;
+}
+
+static ssize_t
+mock_ring_result (struct block_device *bdev, enum dm_io_op op, ssize_t r)
+{
+  unsigned int i = 0;
+  ssize_t result;
+
+  g_assert_cmpint (r, ==, 0);
+  while (i < num_called && called[i].bdev != bdev)
+    i++;
+  g_assert_cmpuint (i, <, num_called);
+  result = called[i].result;
+  num_called--;
+  memmove (&called[i], &called[i+1], (num_called - i) * sizeof called[0]);
+  return result;
 }
 
 static int
@@ -279,13 +323,15 @@ mock_close (struct block_device *bdev)
   g_free (mock);
 }
 
-static const struct bdev_ops mock_ops = {
-  .readv = mock_readv,
-  .writev = mock_writev,
-  .flush = mock_flush,
-  .punch = mock_punch,
-  .zero = mock_zero,
-  .close = mock_close,
+#define MOCK_OPS                                                \
+  .readv = mock_readv, .writev = mock_writev,                   \
+  .flush = mock_flush, .punch = mock_punch, .zero = mock_zero,  \
+  .close = mock_close
+
+static const struct bdev_ops mock_ops = { MOCK_OPS };
+static const struct bdev_ops mock_ring_ops = {
+  MOCK_OPS,
+  .ring_prepare = mock_ring_prepare, .ring_result = mock_ring_result,
 };
 
 struct block_device *
@@ -294,7 +340,9 @@ mock_open (const char *name, uint64_t size,
 {
   struct mock *mock = g_new0 (struct mock, 1);
 
-  g_assert_cmpint (bdev_init (&mock->bdev, &mock_ops, name, size), ==, 0);
+  g_assert_cmpint (bdev_init (&mock->bdev,
+                              options->ring ? &mock_ring_ops : &mock_ops,
+                              name, size), ==, 0);
   mock->options = *options;
   if (mock->options.max_trace == 0)
     mock->options.max_trace = 1024;

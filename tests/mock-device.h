@@ -37,6 +37,7 @@ struct mock_options {
   bool lies_about_punch;        /* says it can, until it is tried */
   bool can_zero;
   bool fua_by_flush;
+  bool ring;                    /* has ring_prepare */
   size_t mem_align;             /* 0 is 1 */
   size_t max_trace;             /* events that are kept; 0 is 1024 */
 };

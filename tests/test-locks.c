@@ -59,7 +59,7 @@ open_one (void *context)
   struct opener *o = context;
 
   pthread_barrier_wait (o->barrier);
-  o->bdev = dm_bdev_open (o->path, 0, NULL);
+  o->bdev = dm_bdev_open (o->path, NULL, NULL);
   return NULL;
 }
 
@@ -101,7 +101,8 @@ struct holder {
 static void
 hold (const char *path, unsigned int flags, int answer, int command)
 {
-  struct block_device *bdev = dm_bdev_open (path, flags, NULL);
+  const struct dm_bdev_options options = { .flags = flags };
+  struct block_device *bdev = dm_bdev_open (path, &options, NULL);
   char c = bdev != NULL ? 'y' : errno == EBUSY ? 'n' : 'e';
 
   alarm (WAIT_SECONDS);

@@ -37,7 +37,7 @@ set_up_with (struct fixture *f, const struct mock_options *options)
     legs[i] = (struct dm_mirror_leg) {
       .region = f->where[i], .name = names[i],
     };
-  f->mirror = dm_mirror_new (LEGS, legs);
+  f->mirror = dm_mirror_new (LEGS, legs, DM_MIRROR_READ_FIRST);
 }
 
 static void
@@ -174,6 +174,39 @@ test_w4_last_leg (struct fixture *f, gconstpointer unused)
   g_assert_cmpuint (mock_count (f->where[0].bdev, MOCK_READ), ==, 0);
   g_assert_cmpuint (mock_count (f->where[2].bdev, MOCK_READ), ==, 0);
   expect ("region 0 (a): write failed 1 more times*");
+}
+
+/* W4: of those that all failed, one stays that can be reached, if there
+ * is one: bits of OFFLINE say which cannot.
+ */
+static void
+test_w4_reachable_leg (struct fixture *f, gconstpointer offline_pointer)
+{
+  unsigned int offline = GPOINTER_TO_UINT (offline_pointer), kept = 0, i;
+
+  while (kept < LEGS - 1 && offline & 1U << kept)
+    kept++;
+  if (offline & 1U << kept)
+    kept = 0;                   /* none can be */
+  for (i = 0; i < LEGS; i++) {
+    fail_leg (f, i, MOCK_WRITE, ENOTCONN);
+    __atomic_store_n (&f->where[i].bdev->offline, offline & 1U << i,
+                      __ATOMIC_RELAXED);
+    expect (i == kept ? "region *write*it is the last one in sync*" :
+            "region *write*it is now out of sync");
+  }
+  for (i = 0; i < LEGS; i++)
+    if (i != kept)
+      expect ("region *is now out of sync*1 of 3*");
+  g_assert_false (write_byte (f, 1, 0, 1, 0));
+  g_test_assert_expected_messages ();
+
+  for (i = 0; i < LEGS; i++)
+    __atomic_store_n (&f->where[i].bdev->offline, false, __ATOMIC_RELAXED);
+  g_assert_cmpint (read_byte (f, 0), ==, 0);
+  for (i = 0; i < LEGS; i++)
+    g_assert_cmpuint (mock_count (f->where[i].bdev, MOCK_READ), ==,
+                      i == kept);
 }
 
 /* A read that fails is served by the next leg, and the leg stays in
@@ -335,8 +368,8 @@ test_w5_overlap (struct fixture *f, gconstpointer unused)
   }
 }
 
-/* Begin to write 1 to sector 0, and hold it before it reaches leg 1;
- * leg 0 has it, and a reader sees it.
+/* Begin to write 1 to sector 0, and hold it before it reaches leg 1; leg 0
+ * has it.
  */
 static void
 begin_write (struct fixture *f, struct writer *w, struct mock_gate *gate)
@@ -347,20 +380,42 @@ begin_write (struct fixture *f, struct writer *w, struct mock_gate *gate)
   mock_fault (f->where[1].bdev, &slow);
   start (w);
   mock_gate_await (gate, 1);
-  g_assert_cmpint (read_byte (f, 0), ==, 1);
+  assert_leg (f, 0, 0, 1);
 }
 
-/* A reader that has to wait for it sees the same when it goes on. */
+/* A reader waits for it, on whatever leg it will read, and then sees it;
+ * one beside it does not wait.
+ */
 static void
-end_write (struct fixture *f, struct writer *w, struct mock_gate *gate,
-           struct writer *reader)
+end_write (struct fixture *f, struct writer *w, struct mock_gate *gate)
 {
+  struct writer reader = {
+    .f = f, .sector = 0, .count = 2, .what = READ_IT,
+  };
+  unsigned int reads[LEGS], i;
+
+  g_assert_cmpint (read_byte (f, 1), ==, 0);
+  for (i = 0; i < LEGS; i++)
+    reads[i] = mock_count (f->where[i].bdev, MOCK_READ);
+  start (&reader);
   g_usleep (20000);
-  g_assert_cmpuint (mock_count (f->where[1].bdev, MOCK_READ), ==, 0);
+  for (i = 0; i < LEGS; i++)
+    g_assert_cmpuint (mock_count (f->where[i].bdev, MOCK_READ), ==,
+                      reads[i]);
   mock_gate_open (gate);
   finish (w);
-  finish (reader);
-  g_assert_cmpint (reader->buf[0], ==, 1);
+  finish (&reader);
+  g_assert_cmpint (reader.buf[0], ==, 1);
+}
+
+static void
+test_read_waits (struct fixture *f, gconstpointer unused)
+{
+  static struct mock_gate gate = MOCK_GATE_INIT (0);
+  struct writer writer;
+
+  begin_write (f, &writer, &gate);
+  end_write (f, &writer, &gate);
 }
 
 /* A read that goes on to another leg waits for the write in flight
@@ -371,19 +426,15 @@ static void
 test_failover_waits (struct fixture *f, gconstpointer unused)
 {
   static struct mock_gate gate = MOCK_GATE_INIT (0);
-  struct mock_fault bad = { .ops = MOCK_READ, .after = 1, .error = EIO };
-  struct writer writer, reader = {
-    .f = f, .sector = 0, .count = 1, .what = READ_IT,
+  struct mock_fault bad = {
+    .ops = MOCK_READ, .length = SECTOR, .error = EIO,
   };
+  struct writer writer;
 
   mock_fault (f->where[0].bdev, &bad);
   begin_write (f, &writer, &gate);
-
   expect ("region 0 (a): read*reading from the next*");
-  start (&reader);
-  while (mock_count (f->where[0].bdev, MOCK_READ) < 2)
-    g_usleep (1000);
-  end_write (f, &writer, &gate, &reader);
+  end_write (f, &writer, &gate);
 }
 
 /* The same when the first leg is dropped because of another write. */
@@ -394,9 +445,7 @@ test_drop_waits (struct fixture *f, gconstpointer unused)
   struct mock_fault bad = {
     .ops = MOCK_WRITE, .offset = 9 * SECTOR, .length = SECTOR, .error = EIO,
   };
-  struct writer writer, reader = {
-    .f = f, .sector = 0, .count = 1, .what = READ_IT,
-  };
+  struct writer writer;
 
   mock_fault (f->where[0].bdev, &bad);
   begin_write (f, &writer, &gate);
@@ -404,9 +453,7 @@ test_drop_waits (struct fixture *f, gconstpointer unused)
   expect ("region 0 (a): write of 512 bytes at offset 4608 failed*");
   expect ("region 0 (a): is now out of sync*");
   g_assert_false (write_byte (f, 2, 9, 1, 0));
-
-  start (&reader);
-  end_write (f, &writer, &gate, &reader);
+  end_write (f, &writer, &gate);
 }
 
 /* R13: many threads write, zero and read the same few sectors. */
@@ -493,7 +540,7 @@ test_n3_sizes (void)
   legs[1].region = (struct io_region) {
     .bdev = mock_open ("b", 32 * SECTOR, &plain), .sector = 0, .count = 32,
   };
-  m = dm_mirror_new (2, legs);
+  m = dm_mirror_new (2, legs, DM_MIRROR_READ_FIRST);
   g_assert_cmpuint (dm_mirror_sectors (m), ==, 8);
   g_assert_true (dm_mirror_write (m, DM_IO_WRITE, 0, buf, 0, 8, results));
   assert_zero (mock_data (legs[0].region.bdev), 3 * SECTOR);
@@ -563,10 +610,15 @@ main (int argc, char *argv[])
   add ("/mirror/missed-write/second", test_missed_write, 1);
   add ("/mirror/missed-write/last", test_missed_write, 2);
   add ("/mirror/w4-last-leg-stays", test_w4_last_leg, 0);
+  add ("/mirror/w4-reachable-leg-stays/first", test_w4_reachable_leg, 6);
+  add ("/mirror/w4-reachable-leg-stays/second", test_w4_reachable_leg, 1);
+  add ("/mirror/w4-reachable-leg-stays/last", test_w4_reachable_leg, 3);
+  add ("/mirror/w4-reachable-leg-stays/none", test_w4_reachable_leg, 7);
   add ("/mirror/read-failover", test_read_failover, 0);
   add ("/mirror/w6-failed-flush", test_w6_failed_flush, 0);
   add ("/mirror/w6-flushes-at-once", test_w6_flushes_at_once, 0);
   add ("/mirror/w5-overlapping-writes", test_w5_overlap, 0);
+  add ("/mirror/read-waits-for-writes", test_read_waits, 0);
   add ("/mirror/failover-waits-for-writes", test_failover_waits, 0);
   add ("/mirror/drop-waits-for-writes", test_drop_waits, 0);
   g_test_add_data_func ("/mirror/r13-stress/copies", &copies,

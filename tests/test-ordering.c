@@ -493,15 +493,15 @@ test_slow_device_is_noticed (void)
   io = (struct bdev_io) {
     .bdev = where[0].bdev, .op = DM_IO_WRITE, .length = SECTOR,
   };
-  g_assert_false (bdev_may_wait (&io));
+  g_assert_cmpint (bdev_way (&io), ==, BDEV_COPY);
   mock_fault (where[0].bdev, &slow);
-  for (i = 0; i < 20 && !bdev_may_wait (&io); i++)
+  for (i = 0; i < 20 && bdev_way (&io) == BDEV_COPY; i++)
     run_ok (data, DM_IO_WRITE, 0, 1, where, false);
-  g_assert_true (bdev_may_wait (&io));
+  g_assert_cmpint (bdev_way (&io), ==, BDEV_WAIT);
   mock_clear_faults (where[0].bdev);
-  for (i = 0; i < 1000 && bdev_may_wait (&io); i++)
+  for (i = 0; i < 1000 && bdev_way (&io) == BDEV_WAIT; i++)
     run_ok (data, DM_IO_WRITE, 0, 1, where, false);
-  g_assert_false (bdev_may_wait (&io));
+  g_assert_cmpint (bdev_way (&io), ==, BDEV_COPY);
   close_mocks (where, 1);
 }
 

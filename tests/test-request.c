@@ -28,17 +28,9 @@ static void
 assert_refused (const struct dm_io_request *request, unsigned int n,
                 const struct io_region *where)
 {
-  struct dm_io_request req = *request;
-  unsigned long bits = ~0UL;
   unsigned int i;
 
-  req.fn = NULL;
-  g_assert_cmpint (dm_io (&req, n, where, &bits), ==, -EINVAL);
-  g_assert_cmphex (bits, ==, 0);
-  g_assert_cmpint (dm_io (&req, n, where, NULL), ==, -EINVAL);
-  req.fn = done_callback;
-  req.context = &refused;
-  g_assert_cmpint (dm_io (&req, n, where, NULL), ==, -EINVAL);
+  assert_einval (request, n, where, &refused);
   for (i = 0; i < n; i++)
     g_assert_cmpuint (mock_count (where[i].bdev, MOCK_ANY), ==, 0);
 }
@@ -52,30 +44,6 @@ assert_no_callback (void)
 /*----------------------------------------------------------------------
  * V1
  */
-
-/* The functions of old, by number, as one. */
-static int
-call_old (int api, unsigned int n, struct io_region *where, int rw,
-          struct page *page, unsigned long *bits, struct done *done)
-{
-  struct page_list pl = { .page = page };
-  struct bio_vec bvec = { .bv_page = page, .bv_len = PAGE };
-
-  switch (api) {
-  case 0:
-    return dm_io_sync (n, where, rw, &pl, 0, bits);
-  case 1:
-    return dm_io_sync_bvec (n, where, rw, &bvec, bits);
-  case 2:
-    return dm_io_sync_vm (n, where, rw, page, bits);
-  case 3:
-    return dm_io_async (n, where, rw, &pl, 0, done_callback, done);
-  case 4:
-    return dm_io_async_bvec (n, where, rw, &bvec, done_callback, done);
-  default:
-    return dm_io_async_vm (n, where, rw, page, done_callback, done);
-  }
-}
 
 static void
 test_v1_old_functions (void)
@@ -165,34 +133,14 @@ test_v1_old_functions_work (void)
 static void
 test_v1_request (void)
 {
-  static const struct {
-    enum dm_io_op op;
-    unsigned int n, flags;
-  } bad[] = {
-    { DM_IO_READ, 0, 0 }, { DM_IO_READ, 2, 0 },
-    { DM_IO_WRITE, 0, 0 }, { DM_IO_WRITE, DM_IO_MAX_REGIONS + 1, 0 },
-    { DM_IO_FLUSH, 0, 0 }, { DM_IO_FLUSH, DM_IO_MAX_REGIONS + 1, 0 },
-    { DM_IO_DISCARD, 0, 0 }, { DM_IO_DISCARD, DM_IO_MAX_REGIONS + 1, 0 },
-    { DM_IO_WRITE_ZEROES, 0, 0 },
-    { DM_IO_WRITE_ZEROES, DM_IO_MAX_REGIONS + 1, 0 },
-    { DM_IO_WRITE_ZEROES + 1, 1, 0 }, { -1, 1, 0 },
-    { DM_IO_READ, 1, DM_IO_FUA }, { DM_IO_READ, 1, DM_IO_PREFLUSH },
-    { DM_IO_READ, 1, DM_IO_NO_UNMAP }, { DM_IO_WRITE, 1, DM_IO_NO_UNMAP },
-    { DM_IO_WRITE, 1, 1 << 3 }, { DM_IO_WRITE, 1, 1U << 31 },
-    { DM_IO_FLUSH, 1, DM_IO_FUA }, { DM_IO_FLUSH, 1, DM_IO_PREFLUSH },
-    { DM_IO_DISCARD, 1, DM_IO_PREFLUSH },
-    { DM_IO_DISCARD, 1, DM_IO_NO_UNMAP },
-    { DM_IO_WRITE_ZEROES, 1, DM_IO_PREFLUSH },
-  };
   struct io_region where[DM_IO_MAX_REGIONS + 1];
   struct dm_io_request req;
   unsigned int i;
 
   open_mocks (where, G_N_ELEMENTS (where), 8, &plain);
-  for (i = 0; i < G_N_ELEMENTS (bad); i++) {
-    req = vm_request (bad[i].op, data);
-    req.flags = bad[i].flags;
-    assert_refused (&req, bad[i].n, where);
+  for (i = 0; i < G_N_ELEMENTS (bad_requests); i++) {
+    req = flagged_request (bad_requests[i].op, bad_requests[i].flags, data);
+    assert_refused (&req, bad_requests[i].n, where);
   }
   close_mocks (where, G_N_ELEMENTS (where));
   assert_no_callback ();

@@ -26,6 +26,9 @@ static const struct mock_options waits = {
 static const struct mock_options aligned = {
   .max_trace = 1, .mem_align = PAGE
 };
+static const struct mock_options ring = {
+  .max_trace = 1, .mem_align = PAGE, .always_waits = true, .ring = true
+};
 
 /* The wrappers work: without them this file would test nothing. */
 static void
@@ -92,15 +95,16 @@ expect_put_refused (unsigned int n)
  * M1
  */
 
+#define EVERY_PAGES 40
+#define EVERY_REGIONS 6
+
 /* Everything there is to submit works, with and without a reserve. */
 struct everything {
   struct page *pages;
   struct page_list *pl;
   struct bio_vec *bvec;
-  struct io_region where[4];
+  struct io_region where[EVERY_REGIONS];
 };
-
-#define EVERY_PAGES 40
 
 static void
 check_everything (struct everything *e, bool async)
@@ -121,10 +125,11 @@ check_everything (struct everything *e, bool async)
       req.mem.ptr.bvec = e->bvec;
     else
       req.mem.ptr.vm = e->pages->data + 1;
-    for (i = 0; i < 4; i++) {
+    for (i = 0; i < EVERY_REGIONS; i++) {
       req.op = DM_IO_WRITE;
-      req.flags = i;
-      g_assert_cmphex (run_request (&req, 4, e->where, async), ==, 0);
+      req.flags = i % 4;
+      g_assert_cmphex (run_request (&req, EVERY_REGIONS, e->where, async),
+                       ==, 0);
       req.op = DM_IO_READ;
       req.flags = 0;
       g_assert_cmphex (run_request (&req, 1, &e->where[i], async), ==, 0);
@@ -132,7 +137,8 @@ check_everything (struct everything *e, bool async)
   }
   for (i = 0; i < G_N_ELEMENTS (others); i++) {
     req = (struct dm_io_request) { .op = others[i] };
-    g_assert_cmphex (run_request (&req, 4, e->where, async), ==, 0);
+    g_assert_cmphex (run_request (&req, EVERY_REGIONS, e->where, async),
+                     ==, 0);
   }
 }
 
@@ -157,6 +163,7 @@ check_without_memory (unsigned int reserve, bool threads)
   open_mocks (&e.where[0], 1, sectors, &plain);
   open_mocks (&e.where[1], 1, sectors, &waits);
   open_mocks (&e.where[2], 2, sectors, &aligned);
+  open_mocks (&e.where[4], 2, sectors, &ring);
   g_assert_cmpint (dm_io_get (reserve), ==, 0);
 
   set_no_threads (!threads);
@@ -169,7 +176,7 @@ check_without_memory (unsigned int reserve, bool threads)
   set_no_threads (false);
 
   dm_io_put (reserve);
-  close_mocks (e.where, 4);
+  close_mocks (e.where, EVERY_REGIONS);
   free (e.pages);
   g_free (e.pl);
   g_free (e.bvec);
@@ -342,6 +349,51 @@ test_m1_bounce_pages_exhausted (void)
   assert_same (mock_data (where.bdev), pages->data + 1, WRITERS * PAGE);
   close_mocks (&where, 1);
   free (pages);
+}
+
+/* Each of many threads wants several bounce pages at once: for regions
+ * that go through its ring, and for others beside those.
+ */
+static void *
+write_mixed (void *context)
+{
+  const struct io_region *from = context;
+  struct page *pages = new_pages (4);
+  struct io_region where[6];
+  unsigned int i;
+
+  memcpy (where, from, sizeof where);
+  for (i = 0; i < 10; i++)
+    g_assert_cmpint (dm_io_sync_vm (6, where, WRITE, pages->data + 1, NULL),
+                     ==, 0);
+  free (pages);
+  return NULL;
+}
+
+static void
+test_m1_bounce_pages_of_many (void)
+{
+  const struct mock_options waits_aligned = {
+    .max_trace = 1, .mem_align = PAGE, .always_waits = true
+  };
+  const struct mock_fault slow = { .ops = MOCK_ANY, .msec = 1 };
+  pthread_t threads[WRITERS * 2];
+  struct io_region where[6];
+  unsigned int i;
+
+  open_mocks (&where[0], 3, 3 * SECTORS, &ring);
+  open_mocks (&where[3], 3, 3 * SECTORS, &waits_aligned);
+  for (i = 0; i < 3; i++)
+    mock_fault (where[i].bdev, &slow);
+  for (i = 0; i < WRITERS * 2; i++)
+    g_assert_cmpint (pthread_create (&threads[i], NULL, write_mixed, where),
+                     ==, 0);
+  g_usleep (10000);
+  no_memory_after (0);
+  for (i = 0; i < WRITERS * 2; i++)
+    pthread_join (threads[i], NULL);
+  memory_again ();
+  close_mocks (where, 6);
 }
 
 /* A callback that submits again: with a reserve of one request the
@@ -787,6 +839,8 @@ main (int argc, char *argv[])
   g_test_add_func ("/reserve/m1-bounce-pages", test_m1_bounce_pages);
   g_test_add_func ("/reserve/m1-bounce-pages-exhausted",
                    test_m1_bounce_pages_exhausted);
+  g_test_add_func ("/reserve/m1-bounce-pages-of-many",
+                   test_m1_bounce_pages_of_many);
   g_test_add_func ("/reserve/m1-chain", test_m1_chain);
   g_test_add_func ("/reserve/m1-chain-without-reserve",
                    test_m1_chain_without_reserve);

@@ -559,8 +559,8 @@ check_extents (struct block_device *bdev, off_t begin, off_t end)
   data_begin = begin;
   data_end = end;
   for (offset = 0; offset < SIZE; offset += extent.length) {
-    g_assert_cmpint (bdev_extent_at (bdev, offset, SIZE - offset, &extent),
-                     ==, 0);
+    g_assert_cmpint (bdev_extents (bdev, offset, SIZE - offset, &extent, 1),
+                     ==, 1);
     g_assert_cmpuint (extent.length, >, 0);
     g_assert_cmpuint (extent.length, <=, SIZE - offset);
     g_assert_cmpuint (extent.length % SECTOR, ==, 0);
@@ -591,10 +591,10 @@ test_odd_extents (struct files *f, gconstpointer unused)
     check_extents (where[0].bdev, cases[i].begin, cases[i].end);
 
   inject_error (SEEK, 1, EINVAL);
-  g_assert_cmpint (bdev_extent_at (where[0].bdev, 0, SIZE, &extent), ==, 0);
+  g_assert_cmpint (bdev_extents (where[0].bdev, 0, SIZE, &extent, 1), ==, 1);
   g_assert_false (extent.hole);
   inject_error (SEEK, 1, EIO);
-  g_assert_cmpint (bdev_extent_at (where[0].bdev, 0, SIZE, &extent),
+  g_assert_cmpint (bdev_extents (where[0].bdev, 0, SIZE, &extent, 1),
                    ==, -EIO);
   close_all (where);
 }

@@ -26,6 +26,7 @@
 
 #include "dm-io.h"
 #include "mock-device.h"
+#include "ring.h"
 
 #define SECTOR DM_IO_SECTOR_SIZE
 #define PAGE DM_IO_PAGE_SIZE
@@ -40,11 +41,15 @@
 #endif
 #define WAIT_SECONDS 60
 
-/* Instead of g_test_init.  SIGALRM then ends a program that hangs. */
+/* Instead of g_test_init.  SIGALRM then ends a program that hangs.  Where
+ * there is no io_uring, the library says so with a warning.
+ */
 static inline void
 test_init (int *argc, char ***argv)
 {
   g_test_init (argc, argv, NULL);
+  if (ring_probe () < 0)
+    g_log_set_always_fatal (G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL);
   alarm (WATCHDOG_SECONDS);
 }
 
@@ -273,6 +278,105 @@ run_ok (void *buf, enum dm_io_op op, unsigned int flags, unsigned int n,
   struct dm_io_request req = flagged_request (op, flags, buf);
 
   g_assert_cmphex (run_request (&req, n, where, async), ==, 0);
+}
+
+/* Open a device, with its name. */
+static inline struct block_device *
+open_device (const char *name, const struct dm_bdev_options *options)
+{
+  struct block_device *bdev;
+  char *error = NULL;
+
+  bdev = dm_bdev_open (name, options, &error);
+  if (bdev == NULL)
+    g_error ("dm_bdev_open: %s", error);
+  g_assert_null (error);
+  g_assert_cmpstr (dm_bdev_name (bdev), ==, name);
+  return bdev;
+}
+
+/* It must fail, with this errno and a message that has its name and
+ * SAYS.
+ */
+static inline void
+open_device_refused (const char *name, const struct dm_bdev_options *options,
+                     int expected, const char *says)
+{
+  struct block_device *bdev;
+  char *error = NULL;
+
+  bdev = dm_bdev_open (name, options, &error);
+  g_assert_cmpint (errno, ==, expected);
+  g_assert_null (bdev);
+  g_assert_nonnull (error);
+  if (strstr (error, name) == NULL || strstr (error, says) == NULL)
+    g_error ("message does not name '%s' and '%s': %s", name, says, error);
+  free (error);
+}
+
+/* -EINVAL of all forms of the request.  REFUSED is for one that is not
+ * waited for, which must never call back; look at it once all devices are
+ * closed: with that all threads of the library have ended.
+ */
+static inline void
+assert_einval (const struct dm_io_request *request, unsigned int n,
+               const struct io_region *where, struct done *refused)
+{
+  struct dm_io_request req = *request;
+  unsigned long bits = ~0UL;
+
+  req.fn = NULL;
+  g_assert_cmpint (dm_io (&req, n, where, &bits), ==, -EINVAL);
+  g_assert_cmphex (bits, ==, 0);
+  g_assert_cmpint (dm_io (&req, n, where, NULL), ==, -EINVAL);
+  req.fn = done_callback;
+  req.context = refused;
+  g_assert_cmpint (dm_io (&req, n, where, NULL), ==, -EINVAL);
+}
+
+/* Operations with numbers of regions and flags that are refused (V1). */
+static const struct {
+  enum dm_io_op op;
+  unsigned int n, flags;
+} bad_requests[] __attribute__ ((__unused__)) = {
+  { DM_IO_READ, 0, 0 }, { DM_IO_READ, 2, 0 },
+  { DM_IO_WRITE, 0, 0 }, { DM_IO_WRITE, DM_IO_MAX_REGIONS + 1, 0 },
+  { DM_IO_FLUSH, 0, 0 }, { DM_IO_FLUSH, DM_IO_MAX_REGIONS + 1, 0 },
+  { DM_IO_DISCARD, 0, 0 }, { DM_IO_DISCARD, DM_IO_MAX_REGIONS + 1, 0 },
+  { DM_IO_WRITE_ZEROES, 0, 0 },
+  { DM_IO_WRITE_ZEROES, DM_IO_MAX_REGIONS + 1, 0 },
+  { DM_IO_WRITE_ZEROES + 1, 1, 0 }, { -1, 1, 0 },
+  { DM_IO_READ, 1, DM_IO_FUA }, { DM_IO_READ, 1, DM_IO_PREFLUSH },
+  { DM_IO_READ, 1, DM_IO_NO_UNMAP }, { DM_IO_WRITE, 1, DM_IO_NO_UNMAP },
+  { DM_IO_WRITE, 1, 1 << 3 }, { DM_IO_WRITE, 1, 1U << 31 },
+  { DM_IO_FLUSH, 1, DM_IO_FUA }, { DM_IO_FLUSH, 1, DM_IO_PREFLUSH },
+  { DM_IO_DISCARD, 1, DM_IO_PREFLUSH },
+  { DM_IO_DISCARD, 1, DM_IO_NO_UNMAP },
+  { DM_IO_WRITE_ZEROES, 1, DM_IO_PREFLUSH },
+};
+
+/* The functions of old, by number, as one. */
+static inline int
+call_old (int api, unsigned int n, struct io_region *where, int rw,
+          struct page *page, unsigned long *bits, struct done *done)
+{
+  struct page_list pl = { .page = page };
+  struct bio_vec bvec = { .bv_page = page, .bv_len = PAGE };
+
+  switch (api) {
+  case 0:
+    return dm_io_sync (n, where, rw, &pl, 0, bits);
+  case 1:
+    return dm_io_sync_bvec (n, where, rw, &bvec, bits);
+  case 2:
+    return dm_io_sync_vm (n, where, rw, page, bits);
+  case 3:
+    return dm_io_async (n, where, rw, &pl, 0, done_callback, done);
+  case 4:
+    return dm_io_async_bvec (n, where, rw, &bvec, done_callback, done);
+  default:
+    return dm_io_async_vm (n, where, rw, page, done_callback, done);
+  }
 }
 
 /* Open N mocks alike, and let WHERE be all of each. */

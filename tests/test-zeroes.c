@@ -287,12 +287,12 @@ test_o3_write_zeroes_long (void)
 static void
 test_optional_operations (void)
 {
-  struct bdev_extent extent = { 0, true };
+  struct bdev_extent extent = { .hole = true };
   struct io_region where[1];
 
   open_mocks (where, 1, SECTORS, &plain);
-  g_assert_cmpint (bdev_extent_at (where[0].bdev, SECTOR, 5 * SECTOR,
-                                   &extent), ==, 0);
+  g_assert_cmpint (bdev_extents (where[0].bdev, SECTOR, 5 * SECTOR,
+                                 &extent, 1), ==, 1);
   g_assert_cmpuint (extent.length, ==, 5 * SECTOR);
   g_assert_false (extent.hole);
   g_assert_cmpint (bdev_prefetch (where[0].bdev, 0, SIZE), ==, 0);

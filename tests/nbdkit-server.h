@@ -1,0 +1,31 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* A real NBD server, nbdkit with a file, for a C test.  It ends with the
+ * test in any case.
+ */
+
+#ifndef DMIO_NBDKIT_SERVER_H
+#define DMIO_NBDKIT_SERVER_H
+
+#include <sys/types.h>
+
+struct nbdkit_server {
+  pid_t pid;                    /* 0: none */
+  char *socket;
+  char *uri;
+  char *fail;                   /* while this file exists, reads and changes
+                                 * fail with EIO */
+};
+
+/* Serve FILE, in requests that are multiples of block_size, on a socket
+ * beside it; wait until it listens.
+ */
+extern void nbdkit_server_start (struct nbdkit_server *server,
+                                 const char *file, unsigned int block_size);
+/* Nobody may be connected. */
+extern void nbdkit_server_stop (struct nbdkit_server *server);
+
+#endif /* DMIO_NBDKIT_SERVER_H */
