@@ -186,10 +186,49 @@ refuses 'served\.img'       'locked.*another server.*stop' \
         good.img served.img log=none
 refuses 'qemu\.img'         'locked.*qemu.*stop' \
         good.img qemu.img log=none
-refuses 'nbd://localhost'   'not.*(supported|this version|regions)' \
-        good.img nbd://localhost log=none
-refuses 'nbd\+unix://'      'not.*(supported|this version|regions)' \
-        good.img "nbd+unix:///?socket=$server_socket" log=none
+for value in '' maybe ON On 1 yes on1 'on '; do
+  refuses "good\.img,direct=$value':" 'on or off' \
+          "good.img,direct=$value" log=none
+done
+refuses 'good\.img,direct'  'unknown.*known are.*direct=on\|off' \
+        good.img,direct log=none
+refuses 'good\.img,Direct=on' 'unknown.*known are.*direct=on\|off' \
+        good.img,Direct=on log=none
+for options in direct=on,direct=off direct=off,direct=off; do
+  refuses "good\.img,$options" 'direct=.*twice' \
+          "good.img,$options" log=none
+done
+refuses '/dev/zero,direct=on' 'O_DIRECT.*direct=off' \
+        good.img /dev/zero,direct=on log=none
+for option in write-mostly= write-mostly=on write_mostly Write-Mostly \
+              writemostly ' write-mostly'; do
+  refuses "good\.img,$option" 'unknown.*known are.*write-mostly' \
+          "good.img,$option" other.img log=none
+done
+for option in on off; do
+  refuses "nbd://localhost:1,direct=$option" 'direct.*files' \
+          good.img "nbd://localhost:1,direct=$option" log=none
+done
+refuses 'nbd://localhost:1' 'cannot connect.*refused' \
+        good.img nbd://localhost:1 log=none
+for value in '' fist Balance FIRST 0 first,balance; do
+  refuses "read=$value" 'balance or first' \
+          good.img log=none "read=$value"
+done
+refuses 'read='             'twice' \
+        good.img log=none read=first read=first
+refuses 'read='             'twice' \
+        good.img log=none read=first read=balance
+for value in '' 0 -1 1.5 10s 0x10 ' 1' 86401 18446744073709551617; do
+  refuses "timeout=$value" 'seconds from 1 to 86400' \
+          good.img log=none "timeout=$value"
+done
+refuses 'timeout='          'twice' \
+        good.img log=none timeout=10 timeout=10
+refuses "parameter 'direct'" 'known are.*read=.*timeout=' \
+        good.img log=none direct=on
+refuses "parameter 'write-mostly'" 'known are.*read=.*timeout=' \
+        good.img log=none write-mostly=on
 refuses 'many65\.img'       'at most 64' \
         "${many[@]}" log=none
 
@@ -216,7 +255,10 @@ stop_server
 start_dmio "${many[@]:0:64}"
 stop_server
 start_dmio good.img,sector=1,count=2047 region=a=b.img odd.img,count=195 \
-           other.img
+           other.img,write-mostly read=first timeout=86400
+stop_server
+start_dmio good.img,write-mostly,sector=1,direct=off other.img,direct=on \
+           /dev/zero,direct=off read=balance timeout=1
 stop_server
 
 [ "$failures" -eq 0 ] || die "$failures mistakes, see above"

@@ -5,9 +5,10 @@
 #
 # Regions that are block devices (loop devices, one with sectors of 4096
 # bytes): written, zeroed, trimmed and flushed, read back through the volume
-# and from each device; the space is given back; requests that are smaller than
-# the device's sectors are possible, and do not switch off fast ones.  A device
-# that is mounted, or named under two names, is refused.
+# and from each device; the space is given back.  Past the page cache the block
+# size of the volume is that of the devices.  Through it, requests that are
+# smaller than the device's sectors are possible, and do not switch off fast ones.
+# A device that is mounted, or named under two names, is refused.
 
 # shellcheck source=functions.sh
 . "$(dirname "$0")/functions.sh"
@@ -52,9 +53,20 @@ attach a.img
 a=$loop
 attach b.img -b 4096
 b=$loop
-start_dmio "$a" "$b" c.img
 
+start_dmio "$a" "$b" c.img
 bounded nbdinfo --json "$uri" > info
+grep '"block_size_minimum": 4096' info
+client "$uri" 'write 0 65536 0x66' 'write,fua 65536 4096 0x77' flush \
+       'zero 131072 65536' 'trim 262144 65536' \
+       'write 512 512 0x22 EINVAL' 'read 0 65536 0x66' 'read 65536 4096 0x77' \
+       'read 131072 65536'
+stop_server
+same a.img b.img c.img
+
+start_dmio "$a,direct=off" "$b,direct=off" c.img
+bounded nbdinfo --json "$uri" > info
+grep '"block_size_minimum": 512' info
 grep '"can_fast_zero": true' info
 client "$uri" 'write 0 16777216 0x11' 'write 512 512 0x22' \
        'write,fua 8192 4096 0x33' 'flush' \

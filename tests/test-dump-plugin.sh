@@ -17,7 +17,9 @@ for line in '^path=.*/nbdkit-dmio-plugin\.so$' \
             '^magic_config_key=region$' \
             '^max_thread_model=parallel$' \
             '^thread_model=parallel$' \
-            '^dmio_version=[0-9]' '^dmio_max_regions=64$' '^dmio_logs=none$'; do
+            '^dmio_version=[0-9]' '^dmio_max_regions=64$' '^dmio_logs=none$' \
+            '^dmio_regions=file block-device nbd$' \
+            '^dmio_io_uring=(yes|no \(.+\))$'; do
   grep -E "$line" dump.log
 done
 for callback in pread pwrite flush trim zero extents cache block_size \
@@ -26,6 +28,16 @@ for callback in pread pwrite flush trim zero extents cache block_size \
   grep "^has_$callback=1\$" dump.log
 done
 
+# Where io_uring is forbidden, that is said, with the reason.
+if [ -z "$DMIO_PRELOAD" ]; then
+  echo 'int io_uring_queue_init_params (unsigned n, void *ring, void *params)
+        { return -1; }' |
+    ${CC:-gcc} -shared -fPIC -x c -o forbidden.so -
+  LD_PRELOAD=$tmp/forbidden.so \
+    bounded nbdkit "$DMIO_PLUGIN" --dump-plugin > forbidden.log
+  grep -x 'dmio_io_uring=no (Operation not permitted)' forbidden.log
+fi
+
 # The library is linked in, not left to chance.
 if command -v ldd > /dev/null; then
   ldd "$DMIO_PLUGIN" > ldd.log
@@ -33,6 +45,8 @@ if command -v ldd > /dev/null; then
 fi
 
 bounded "${nbdkit[@]}" "$DMIO_PLUGIN" --help > help.log
-for word in 'region=' 'log=none' 'sector=' 'count='; do
+for word in 'region=' 'log=none' 'read=balance' 'read=first' 'timeout=' \
+            ',sector=' ',count=' ',direct=on|off' ',write-mostly' \
+            'NBD URI'; do
   grep -F -- "$word" help.log
 done

@@ -30,11 +30,14 @@ grep -E 'READ: .*io=6[0-9](\.[0-9]*)?MiB' fio.log
 stop_server
 same a.img b.img c.img
 
-# A change behind its back is noticed, so the verification is real.
+# A change behind its back, wherever it reads, is noticed, so the verification is
+# real.
 start_dmio a.img b.img c.img
 bounded fio --output=fio2.log --name=verify --ioengine=nbd --uri="$uri" \
   --rw=write --bs=64k --iodepth=32 --size=8M --verify=crc32c --do_verify=0
-printf 'dmio' | dd of=a.img bs=1 seek=1000000 conv=notrunc status=none
+for region in a.img b.img c.img; do
+  printf 'dmio' | dd of=$region bs=1 seek=1000000 conv=notrunc status=none
+done
 if bounded fio --output=fio3.log --name=verify --ioengine=nbd --uri="$uri" \
      --rw=read --bs=64k --iodepth=32 --size=8M --verify=crc32c \
      --verify_fatal=1; then
