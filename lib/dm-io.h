@@ -141,6 +141,9 @@ extern struct block_device *dm_bdev_open (const char *name,
 /* Close and unlock the device.  No request may be in flight on it.
  * Neither open nor close may be called from an io_notify_fn.  The close of
  * the last device also ends the threads of the library.  NULL is ignored.
+ *
+ * After direct I/O the kernel may keep the file's file system busy, for
+ * umount(2), until the threads that did it have ended.
  */
 extern void dm_bdev_close (struct block_device *bdev);
 
