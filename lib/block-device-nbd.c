@@ -45,9 +45,13 @@
 #include <libnbd.h>
 
 #include "nbd-bdev.h"
+#include "worker.h"
 
 /* Delay before an attempt to connect: at most.  See NBD_FIRST_DELAY. */
 #define LAST_DELAY (10 * NSEC_PER_SEC)
+
+/* How long to read answers that may be there although time is up. */
+#define LATE_NSEC (NSEC_PER_SEC / 4)
 
 /* What the protocol allows a block status command to ask about. */
 #define MAX_STATUS_SPAN (UINT64_C (4) * 1024 * 1024 * 1024 - DM_IO_PAGE_SIZE)
@@ -154,15 +158,34 @@ end_attempt (struct nbd_bdev *nbd)
   g_warning ("%s: connected again", nbd->common.name);
 }
 
+/* True if a command is not answered in time.  Its answer may be there and
+ * only not have been read, if this process was stopped for a while; so what
+ * there is to read comes first, but not for ever.
+ */
+static bool
+is_overdue (struct nbd_bdev *nbd, uint64_t now)
+{
+  const struct nbd_command *oldest = nbd->flying.first;
+
+  if (nbd->connections.n == 0 || oldest == NULL || oldest->deadline > now) {
+    nbd->overdue_since = 0;
+    return false;
+  }
+  if (nbd->overdue_since == 0) {
+    nbd->overdue_since = now;
+    nbd->readable = true;       /* until poll has said otherwise */
+  }
+  return !nbd->readable || now - nbd->overdue_since >= LATE_NSEC;
+}
+
 /* Do what is due at this time. */
 static void
 keep_time (struct nbd_bdev *nbd)
 {
-  const struct nbd_command *oldest = nbd->flying.first;
   uint64_t now = clock_now ();
   g_autofree char *why = NULL;
 
-  if (nbd->connections.n > 0 && oldest != NULL && oldest->deadline <= now) {
+  if (is_overdue (nbd, now)) {
     why = g_strdup_printf ("the server does not answer a command within %u "
                            "seconds", nbd->timeout);
     give_up (nbd, ETIMEDOUT, why);
@@ -252,6 +275,9 @@ wait_for_events (struct nbd_bdev *nbd)
 
   if (r > 0 && fds[n].revents != 0)
     eventfd_read (nbd->wake_fd, &count);
+  nbd->readable = false;
+  for (i = 0; r > 0 && i < n; i++)
+    nbd->readable = nbd->readable || fds[i].revents & POLLIN;
   for (i = 0; r > 0 && i < n && !nbd->broken; i++)
     if (fds[i].revents != 0 &&
         !nbd_notify (nbd->connections.nbd[i], &fds[i])) {
@@ -287,7 +313,7 @@ start_thread (struct nbd_bdev *nbd)
   int err = 0;
 
   if (!nbd->has_thread)
-    err = pthread_create (&nbd->thread, NULL, owner_thread, nbd);
+    err = create_thread (&nbd->thread, owner_thread, nbd);
   nbd->has_thread = err == 0;
   return err;
 }

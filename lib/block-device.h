@@ -147,7 +147,8 @@ struct bdev_io {
 
   /* Of bdev_start: called once, with an errno, positive, when it has
    * ended; perhaps by a thread of the device, and perhaps before
-   * bdev_start returns.  It must not wait for I/O.
+   * bdev_start returns.  It must not wait for I/O nor start any, nor
+   * take a lock under which bdev_start is called.
    */
   void (*done) (struct bdev_io *io, int error);
   /* Belong to the device between start and done. */

@@ -81,6 +81,8 @@ struct nbd_bdev {
   bool polling;                 /* the owner is, for */
   short polled[NBD_CONNECTIONS]; /* these events and */
   uint64_t polled_until;        /* that long */
+  bool readable;                /* it found something to read */
+  uint64_t overdue_since;       /* 0, or since when a command is late */
 
   struct nbd_connections connections; /* n is 0: there are none */
   unsigned int in_flight[NBD_CONNECTIONS];

@@ -120,8 +120,16 @@ note_end (struct nbd_bdev *nbd, const struct nbd_command *c)
     nbd->delay = NBD_FIRST_DELAY;
 }
 
-/* Called by libnbd with the handle locked, so it only makes a note.  A read
- * is checked by nbd_aio_command_completed later.
+static bool
+is_remembered (const struct nbd_command *c)
+{
+  return c->error != 0 || (c->io->op == DM_IO_READ && !c->flush);
+}
+
+/* Called by libnbd with the handle locked, so it only makes a note.  Libnbd
+ * may forget the command then, unless it has failed: if the connection fails
+ * while the command is sent, libnbd still looks at it after this.  A read is
+ * checked by nbd_aio_command_completed later, which needs it, too.
  */
 static int
 command_ended (void *user_data, int *error)
@@ -132,7 +140,7 @@ command_ended (void *user_data, int *error)
   note_end (c->nbd, c);
   take_out (&c->nbd->flying, c);
   append (&c->nbd->ended, c);
-  return c->io->op == DM_IO_READ && !c->flush ? 0 : 1;
+  return is_remembered (c) ? 0 : 1;
 }
 
 /* The first that has something left, since a busy connection costs both
@@ -471,8 +479,9 @@ nbd_run_waiting (struct nbd_bdev *nbd)
   }
 }
 
-/* Did a read that has ended get all that it asked for?  What a server
- * did not send would be taken for zeroes.
+/* Let libnbd forget a command that it remembers.  True if it has succeeded,
+ * and a read got all that it asked for: what a server did not send would
+ * be taken for zeroes.
  */
 static bool
 is_complete (const struct nbd_bdev *nbd, const struct nbd_command *c)
@@ -489,8 +498,7 @@ end_command (struct nbd_bdev *nbd, struct nbd_command *c)
   nbd->in_flight[c->connection]--;
   nbd->bytes -= bytes_of (c);
   io->pending--;
-  if (io->op == DM_IO_READ && !c->flush && !is_complete (nbd, c) &&
-      c->error == 0)
+  if (is_remembered (c) && !is_complete (nbd, c) && c->error == 0)
     c->error = EIO;
   if (c->error != 0)
     command_failed (c, c->error);

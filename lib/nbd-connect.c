@@ -20,6 +20,7 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -34,6 +35,7 @@
 #include "clock.h"
 #include "dm-io.h"
 #include "nbd-connect.h"
+#include "worker.h"
 
 #define DEFAULT_PORT 10809
 
@@ -62,7 +64,7 @@ struct nbd_attempt {
 
   pthread_mutex_t lock;
   pthread_cond_t has_ended;
-  int fd;                       /* the socket in use, or -1 */
+  int fd;                       /* of the socket in use, or -1 */
   bool ended;
   bool abandoned;               /* the thread is to free this */
 
@@ -280,12 +282,16 @@ failed_in_libnbd (struct nbd_attempt *a)
   failed (a, nbd_get_errno (), nbd_get_error ());
 }
 
-/* Where call_off can find the socket. */
+/* Where call_off can find the socket: a descriptor of our own, as libnbd may
+ * close its at any time.
+ */
 static void
 set_fd (struct nbd_attempt *a, int fd)
 {
   pthread_mutex_lock (&a->lock);
-  a->fd = fd;
+  if (a->fd >= 0)
+    close (a->fd);
+  a->fd = fd >= 0 ? fcntl (fd, F_DUPFD_CLOEXEC, 0) : -1;
   pthread_mutex_unlock (&a->lock);
 }
 
@@ -543,7 +549,7 @@ nbd_attempt_begin (const char *uri, unsigned int timeout, int wake_fd)
 
   a->cancel_fd = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
   err = a->cancel_fd == -1 ? errno :
-    pthread_create (&a->thread, NULL, attempt_thread, a);
+    create_thread (&a->thread, attempt_thread, a);
   if (err != 0) {
     free_attempt (a);
     errno = err;

@@ -78,18 +78,24 @@ unlink_work (struct work *work)
 
 static void *worker_main (void *unused);
 
+int
+create_thread (pthread_t *thread, void *(*run) (void *), void *arg)
+{
+  sigset_t all, old;
+  int err;
+
+  sigfillset (&all);
+  pthread_sigmask (SIG_SETMASK, &all, &old);
+  err = pthread_create (thread, NULL, run, arg);
+  pthread_sigmask (SIG_SETMASK, &old, NULL);
+  return err;
+}
+
 static void
 start_worker (void)
 {
-  sigset_t all, old;
-
-  /* Signals are for the program's own threads. */
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &old);
-  if (pthread_create (&pool.threads[pool.workers], NULL,
-                      worker_main, NULL) == 0)
+  if (create_thread (&pool.threads[pool.workers], worker_main, NULL) == 0)
     pool.workers++;
-  pthread_sigmask (SIG_SETMASK, &old, NULL);
 }
 
 static void *

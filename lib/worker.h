@@ -10,6 +10,7 @@
 #ifndef DMIO_WORKER_H
 #define DMIO_WORKER_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 /* Embedded in what is to be done.  The queue owns both links while the
@@ -19,6 +20,12 @@ struct work {
   struct work *prev, *next;     /* both NULL: not queued */
   void (*run) (struct work *work);
 };
+
+/* pthread_create for the threads of the library: signals are for the program's
+ * own, so none is delivered to these.
+ */
+extern int create_thread (pthread_t *thread, void *(*run) (void *),
+                          void *arg);
 
 /* Keep the workers until the matching put; the last put ends them, so
  * nothing may be queued then and it may not come from a worker.
