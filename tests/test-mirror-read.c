@@ -12,10 +12,8 @@
 
 #include <config.h>
 
-#include "dm-mirror.h"
-#include "test-util.h"
+#include "mirror-fixture.h"
 
-#define LEGS 3
 #define SECTORS (16 * 1024)
 
 /* So far apart that reads are not taken for one stream. */
@@ -23,71 +21,25 @@
 
 #define SLOW_MSEC 10
 
-struct fixture {
-  struct io_region where[LEGS];
-  struct dm_mirror *mirror;
-  struct dm_io_result results[LEGS];
-};
-
-/* Bit i of WRITE_MOSTLY is leg i. */
-static void
-set_up_with (struct fixture *f, enum dm_mirror_read policy,
-             unsigned int write_mostly, const struct mock_options *options)
-{
-  static const char *const names[LEGS] = { "a", "b", "c" };
-  struct dm_mirror_leg legs[LEGS];
-  unsigned int i;
-
-  open_mocks (f->where, LEGS, SECTORS, options);
-  for (i = 0; i < LEGS; i++)
-    legs[i] = (struct dm_mirror_leg) {
-      .region = f->where[i], .name = names[i],
-      .write_mostly = write_mostly & 1U << i,
-    };
-  f->mirror = dm_mirror_new (LEGS, legs, policy);
-}
-
 static const struct mock_options plain = { 0 };
 
 static void
 set_up (struct fixture *f, gconstpointer unused)
 {
-  set_up_with (f, DM_MIRROR_READ_BALANCE, 0, &plain);
+  open_mirror (f, SECTORS, DM_MIRROR_READ_BALANCE, 0, &plain);
 }
 
 static void
 set_up_write_mostly (struct fixture *f, gconstpointer set)
 {
-  set_up_with (f, DM_MIRROR_READ_BALANCE, GPOINTER_TO_UINT (set), &plain);
+  open_mirror (f, SECTORS, DM_MIRROR_READ_BALANCE, GPOINTER_TO_UINT (set), &plain);
 }
 
 static void
 set_up_first (struct fixture *f, gconstpointer write_mostly)
 {
-  set_up_with (f, DM_MIRROR_READ_FIRST, GPOINTER_TO_UINT (write_mostly),
+  open_mirror (f, SECTORS, DM_MIRROR_READ_FIRST, GPOINTER_TO_UINT (write_mostly),
                &plain);
-}
-
-static void
-tear_down (struct fixture *f, gconstpointer unused)
-{
-  dm_mirror_free (f->mirror);
-  close_mocks (f->where, LEGS);
-  g_test_assert_expected_messages ();
-}
-
-static void
-expect (const char *pattern)
-{
-  g_test_expect_message ("dmio", G_LOG_LEVEL_WARNING, pattern);
-}
-
-static void
-fail_leg (struct fixture *f, unsigned int leg, unsigned int ops, int error)
-{
-  struct mock_fault fault = { .ops = ops, .error = error };
-
-  mock_fault (f->where[leg].bdev, &fault);
 }
 
 static void
@@ -913,7 +865,7 @@ test_oracle (gconstpointer options)
   struct player players[WRITERS + READERS + 1];
   unsigned int i;
 
-  set_up_with (&o->f, DM_MIRROR_READ_BALANCE, 0, options);
+  open_mirror (&o->f, SECTORS, DM_MIRROR_READ_BALANCE, 0, options);
   oracle_faults (o);
   o->writers = WRITERS;
   start_players (o, players);

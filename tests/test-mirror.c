@@ -11,72 +11,27 @@
 
 #include <config.h>
 
-#include "dm-mirror.h"
 #include "failure-log.h"
-#include "test-util.h"
+#include "mirror-fixture.h"
 
-#define LEGS 3
 #define SECTORS 64
-
-struct fixture {
-  struct io_region where[LEGS];
-  struct dm_mirror *mirror;
-  struct dm_io_result results[LEGS];
-  unsigned char buf[SECTORS * SECTOR];
-};
-
-static void
-set_up_with (struct fixture *f, const struct mock_options *options)
-{
-  static const char *const names[LEGS] = { "a", "b", "c" };
-  struct dm_mirror_leg legs[LEGS];
-  unsigned int i;
-
-  open_mocks (f->where, LEGS, SECTORS, options);
-  for (i = 0; i < LEGS; i++)
-    legs[i] = (struct dm_mirror_leg) {
-      .region = f->where[i], .name = names[i],
-    };
-  f->mirror = dm_mirror_new (LEGS, legs, DM_MIRROR_READ_FIRST);
-}
 
 static void
 set_up (struct fixture *f, gconstpointer unused)
 {
   static const struct mock_options plain = { 0 };
 
-  set_up_with (f, &plain);
-}
-
-static void
-tear_down (struct fixture *f, gconstpointer unused)
-{
-  dm_mirror_free (f->mirror);
-  close_mocks (f->where, LEGS);
-  g_test_assert_expected_messages ();
-}
-
-static void
-expect (const char *pattern)
-{
-  g_test_expect_message ("dmio", G_LOG_LEVEL_WARNING, pattern);
-}
-
-/* All writes to, or reads from, a leg fail. */
-static void
-fail_leg (struct fixture *f, unsigned int leg, enum mock_op ops, int error)
-{
-  struct mock_fault fault = { .ops = ops, .error = error };
-
-  mock_fault (f->where[leg].bdev, &fault);
+  open_mirror (f, SECTORS, DM_MIRROR_READ_FIRST, 0, &plain);
 }
 
 static bool
 write_byte (struct fixture *f, int byte, sector_t sector, sector_t count,
             unsigned int flags)
 {
-  memset (f->buf, byte, count * SECTOR);
-  return dm_mirror_write (f->mirror, DM_IO_WRITE, flags, f->buf,
+  unsigned char buf[SECTORS * SECTOR];
+
+  memset (buf, byte, count * SECTOR);
+  return dm_mirror_write (f->mirror, DM_IO_WRITE, flags, buf,
                           sector, count, f->results);
 }
 
@@ -84,10 +39,12 @@ write_byte (struct fixture *f, int byte, sector_t sector, sector_t count,
 static int
 read_byte (struct fixture *f, sector_t sector)
 {
-  if (!dm_mirror_read (f->mirror, f->buf, sector, 1, f->results))
+  unsigned char buf[SECTOR];
+
+  if (!dm_mirror_read (f->mirror, buf, sector, 1, f->results))
     return -1;
-  assert_same (f->buf, f->buf + 1, SECTOR - 1);
-  return f->buf[0];
+  assert_same (buf, buf + 1, SECTOR - 1);
+  return buf[0];
 }
 
 static void
@@ -504,7 +461,7 @@ test_r13_stress (gconstpointer options)
   struct fixture *f = g_new0 (struct fixture, 1);
   unsigned int i;
 
-  set_up_with (f, options);
+  open_mirror (f, SECTORS, DM_MIRROR_READ_FIRST, 0, options);
   for (i = 0; i < STRESS_THREADS; i++) {
     writers[i].f = f;
     writers[i].byte = i;
