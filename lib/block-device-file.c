@@ -37,8 +37,10 @@
 #include <liburing.h>
 
 #include "block-device.h"
+#include "clock.h"
 #include "direct.h"
 #include "file-lock.h"
+#include "known-data.h"
 #include "ring.h"
 
 /* What can be a region. */
@@ -56,6 +58,7 @@ struct file_bdev {
    * if it grows again.
    */
   bool shrunk;
+  struct known_data known;
   struct file_bdev *next;       /* owned by open_files_lock */
 };
 
@@ -75,6 +78,7 @@ result (ssize_t r)
 static int
 shrunk (struct file_bdev *f)
 {
+  __atomic_store_n (&f->common.failed, true, __ATOMIC_RELAXED);
   if (!__atomic_exchange_n (&f->shrunk, true, __ATOMIC_RELAXED))
     g_warning ("%s: was truncated while in use: "
                "it had %" PRIu64 " bytes, now %" PRId64 "; "
@@ -214,6 +218,30 @@ file_flush (struct block_device *bdev)
   return r < 0 ? r : device_flush (bdev);
 }
 
+/* A flush, of the times of the file too. */
+static int
+file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  struct stat st;
+  int r = check_size (f);
+
+  if (r < 0)
+    return r;
+  if (fsync (f->fd) == -1 || fstat (f->fd, &st) == -1)
+    return -errno;
+  stamp->size = st.st_size;
+  stamp->mtime = st.st_mtim.tv_sec * NSEC_PER_SEC + st.st_mtim.tv_nsec;
+  return 0;
+}
+
+/* What was lost at the end of a file that was truncated stays lost. */
+static int
+file_revive (struct block_device *bdev)
+{
+  return check_size ((struct file_bdev *) bdev);
+}
+
 /* The many ways to say that the kernel, the file system or the device
  * cannot.
  */
@@ -247,15 +275,28 @@ device_punch (struct block_device *bdev, uint64_t offset, uint64_t length)
                                offset, length));
 }
 
-/* Punching behind the end of the file changes nothing but its times. */
+/* Punching behind the end of the file changes nothing but its times.  Its
+ * mtime is set back, if this process may do that: it shows whether the data
+ * was changed.
+ */
 static bool
 file_try_punch (struct block_device *bdev)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
   off_t behind = bdev->size - bdev->size % DM_IO_PAGE_SIZE + DM_IO_PAGE_SIZE;
+  struct stat st;
+  bool can;
 
-  return fallocate (f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                    behind, DM_IO_PAGE_SIZE) == 0;
+  if (fstat (f->fd, &st) == -1)
+    return false;
+  can = fallocate (f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                   behind, DM_IO_PAGE_SIZE) == 0;
+  if (can) {
+    const struct timespec times[] = { { .tv_nsec = UTIME_OMIT }, st.st_mtim };
+
+    futimens (f->fd, times);
+  }
+  return can;
 }
 
 static bool
@@ -269,9 +310,14 @@ device_try_punch (struct block_device *bdev)
 static int
 file_punch (struct block_device *bdev, uint64_t offset, uint64_t length)
 {
-  int r = check_size ((struct file_bdev *) bdev);
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  int r = check_size (f);
 
-  return r < 0 ? r : device_punch (bdev, offset, length);
+  if (r < 0)
+    return r;
+  r = device_punch (bdev, offset, length);
+  known_data_forget (&f->known, offset, length);
+  return r;
 }
 
 static int
@@ -282,9 +328,11 @@ file_zero (struct block_device *bdev, uint64_t offset, uint64_t length)
 
   if (r < 0)
     return r;
-  return supported (fallocate (f->fd,
-                               FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                               offset, length));
+  r = supported (fallocate (f->fd,
+                            FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                            offset, length));
+  known_data_forget (&f->known, offset, length);
+  return r;
 }
 
 static int
@@ -318,8 +366,14 @@ static int
 file_extent (struct file_bdev *f, uint64_t offset, uint64_t length,
              struct bdev_extent *extent)
 {
-  off_t pos = lseek (f->fd, offset, SEEK_DATA);
+  uint64_t until, forgotten;
+  off_t pos;
 
+  if (known_data_find (&f->known, offset, &until, &forgotten)) {
+    set_extent (extent, false, until - offset, length);
+    return 0;
+  }
+  pos = lseek (f->fd, offset, SEEK_DATA);
   if (pos == -1 && errno == ENXIO) {    /* no data from here to the end */
     set_extent (extent, true, length, length);
     return check_size (f);
@@ -334,6 +388,7 @@ file_extent (struct file_bdev *f, uint64_t offset, uint64_t length,
     pos = lseek (f->fd, offset, SEEK_HOLE);
     if (pos == -1)
       return -errno;
+    known_data_add (&f->known, offset, pos, forgotten);
     /* It may have become a hole since. */
     set_extent (extent, false, MAX (pos - (off_t) offset, 1), length);
   }
@@ -408,13 +463,22 @@ file_close (struct block_device *bdev)
   close_fds (f);
   if (f->direct)
     ring_settle ();
+  known_data_fini (&f->known);
   bdev_fini (bdev);
   g_free (f);
+}
+
+/* Rings of other threads end with those. */
+static void
+direct_rest (struct block_device *bdev)
+{
+  ring_rest ();
 }
 
 #define FILE_OPS                                                        \
   .readv = file_readv, .writev = file_writev, .flush = file_flush,      \
   .try_punch = file_try_punch, .punch = file_punch, .zero = file_zero,  \
+  .revive = file_revive, .stamp = file_stamp,                           \
   .extents = file_extents, .close = file_close
 
 #define DEVICE_OPS                                                      \
@@ -437,10 +501,12 @@ static const struct bdev_ops direct_ops[] = {
   [REGULAR_FILE] = {
     FILE_OPS,
     .ring_prepare = file_ring_prepare, .ring_result = file_ring_result,
+    .rest = direct_rest,
   },
   [BLOCK_DEVICE] = {
     DEVICE_OPS,
     .ring_prepare = device_ring_prepare, .ring_result = device_ring_result,
+    .rest = direct_rest,
   },
 };
 
@@ -680,11 +746,13 @@ file_bdev_open (const char *path, const struct dm_bdev_options *options,
   struct block_device *bdev;
   int saved;
 
+  known_data_init (&f->known);
   pthread_mutex_lock (&open_files_lock);
   bdev = open_locked (f, path, options->flags, error);
   saved = errno;
   pthread_mutex_unlock (&open_files_lock);
   if (bdev == NULL) {
+    known_data_fini (&f->known);
     g_free (f);
     errno = saved;
   }

@@ -13,8 +13,8 @@
  * Flushes: the kernel reports data that it could not write back once,
  * to the first that asks, and then forgets it.  So a device asks once at
  * a time, remembers a failure before anybody else can ask, and then
- * fails every flush until it is opened again: nobody is told that data
- * is durable which is not.
+ * fails every flush until it is revived or opened again: nobody is told
+ * that data is durable which is not.
  */
 
 #include <config.h>
@@ -236,20 +236,49 @@ transfer (struct bdev_io *io)
   return transfer_run (&t);
 }
 
-/* Ask the device once. */
+/* Ask the device once.  A stamp, if that is wanted, is a flush too. */
 static int
-flush_device (struct block_device *bdev)
+flush_device (struct block_device *bdev, struct bdev_stamp *stamp)
 {
   int r, attempts = 0;
 
   do
-    r = bdev->ops->flush (bdev);
+    r = stamp != NULL ? bdev->ops->stamp (bdev, stamp) :
+      bdev->ops->flush (bdev);
   while (retry (r, &attempts));
   return r;
 }
 
+/* Called with the lock held and no flush under way: be the one to do it. */
+static void
+lead_flush (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  struct bdev_flush *f = &bdev->flush;
+  int r;
+
+  f->under_way = true;
+  f->begun++;
+  pthread_mutex_unlock (&f->lock);
+  r = flush_device (bdev, stamp);
+  pthread_mutex_lock (&f->lock);
+  f->under_way = false;
+  f->ended++;
+  if (f->error == 0)
+    f->error = r;
+  pthread_cond_broadcast (&f->ended_one);
+}
+
+/* Called with the lock held.  Who has waited for this flush may look at its
+ * result only after the device was revived.
+ */
+static int
+flush_result (const struct bdev_flush *f, uint64_t flush)
+{
+  return flush <= f->forgotten ? -EIO : f->error;
+}
+
 /* Wait for a flush that begins from now on, which is the one after that
- * under way, or be the one to do it.
+ * under way, or lead it.
  */
 static int
 flush (struct block_device *bdev)
@@ -261,23 +290,34 @@ flush (struct block_device *bdev)
   pthread_mutex_lock (&f->lock);
   mine = f->begun + 1;
   while (f->ended < mine) {
-    if (f->under_way) {
+    if (f->under_way)
       pthread_cond_wait (&f->ended_one, &f->lock);
-      continue;
-    }
-    f->under_way = true;
-    f->begun++;
-    pthread_mutex_unlock (&f->lock);
-    r = flush_device (bdev);
-    pthread_mutex_lock (&f->lock);
-    f->under_way = false;
-    f->ended++;
-    if (f->error == 0)
-      f->error = r;
-    pthread_cond_broadcast (&f->ended_one);
+    else
+      lead_flush (bdev, NULL);
   }
-  r = f->error;
+  r = flush_result (f, mine);
   pthread_mutex_unlock (&f->lock);
+  return r;
+}
+
+int
+bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  struct bdev_flush *f = &bdev->flush;
+  uint64_t mine;
+  int r;
+
+  *stamp = (struct bdev_stamp) { .valid = false };
+  if (bdev->ops->stamp == NULL)
+    return 0;
+  pthread_mutex_lock (&f->lock);
+  while (f->under_way)
+    pthread_cond_wait (&f->ended_one, &f->lock);
+  mine = f->begun + 1;
+  lead_flush (bdev, stamp);
+  r = flush_result (f, mine);
+  pthread_mutex_unlock (&f->lock);
+  stamp->valid = r == 0;
   return r;
 }
 
@@ -410,6 +450,29 @@ int
 bdev_attend (struct block_device *bdev)
 {
   return bdev->ops->attend != NULL ? bdev->ops->attend (bdev) : 0;
+}
+
+void
+bdev_rest (struct block_device *bdev)
+{
+  if (bdev->ops->rest != NULL)
+    bdev->ops->rest (bdev);
+}
+
+int
+bdev_revive (struct block_device *bdev)
+{
+  struct bdev_flush *f = &bdev->flush;
+  int r = bdev->ops->revive != NULL ? bdev->ops->revive (bdev) : 0;
+
+  if (r < 0)
+    return r;
+  pthread_mutex_lock (&f->lock);
+  if (f->error != 0)
+    f->forgotten = f->begun;
+  f->error = 0;
+  pthread_mutex_unlock (&f->lock);
+  return 0;
 }
 
 void

@@ -27,6 +27,13 @@
 struct bdev_io;
 struct io_uring_sqe;
 
+/* What shows that others have changed a device. */
+struct bdev_stamp {
+  bool valid;                   /* there is such a thing */
+  uint64_t size;                /* bytes */
+  uint64_t mtime;               /* nsec since 1970 */
+};
+
 /* A stretch of a device that is alike. */
 struct bdev_extent {
   uint64_t length;              /* bytes, at least 1 */
@@ -76,6 +83,11 @@ struct bdev_ops {
   void (*start) (struct bdev_io *io);
   int (*attend) (struct block_device *bdev);
 
+  /* Optional.  See bdev_rest, bdev_revive and bdev_stamp. */
+  void (*rest) (struct block_device *bdev);
+  int (*revive) (struct block_device *bdev);
+  int (*stamp) (struct block_device *bdev, struct bdev_stamp *stamp);
+
   /* Optional.  What is from offset on, in up to max extents, of which the
    * last may be cut; at most length bytes.  Returns how many, at least 1.
    */
@@ -96,7 +108,8 @@ struct bdev_flush {
   pthread_cond_t ended_one;
   bool under_way;
   uint64_t begun, ended;        /* how many */
-  int error;                    /* of the first that failed, negative */
+  uint64_t forgotten;           /* of these, begun before the last revive */
+  int error;                    /* of the first since that failed, negative */
 };
 
 /* A backend embeds this at the start of its own struct.  Set once when
@@ -117,6 +130,10 @@ struct block_device {
 
   /* atomic: it cannot be reached now, but that may change. */
   bool offline;
+  /* atomic: it fails everything until it is revived, see bdev_revive.  A
+   * device whose flush has failed only fails every flush.
+   */
+  bool failed;
 
   /* atomic: is punch worth trying?  Not asked before it matters, so that
    * a device that is opened and refused is not touched.
@@ -177,6 +194,25 @@ extern int bdev_run (struct bdev_io *io, uint64_t *nsec);
  * only after a fork.  Returns 0 or a negative errno.
  */
 extern int bdev_attend (struct block_device *bdev);
+
+/* End the device's threads, and what this thread keeps to use it, so that the
+ * process can fork; the next operation, or bdev_attend, starts them again.
+ * No operation may be in flight.  See also workers_rest.
+ */
+extern void bdev_rest (struct block_device *bdev);
+
+/* Use a device again that has failed, if that is possible: afterwards it
+ * may have lost what it took since its last successful flush, but nothing
+ * that was sent to it before will reach it any more.  0, also if it had
+ * not failed; -EAGAIN: not now, but perhaps when this is called again;
+ * another error: never.  Does not wait for a server.
+ */
+extern int bdev_revive (struct block_device *bdev);
+
+/* What the device is like now, durably: a crash does not set it back.  It may
+ * flush.  *STAMP is not valid for devices that show no changes.
+ */
+extern int bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp);
 
 /* Begin with it; io->done says when it has ended. */
 extern void bdev_start (struct bdev_io *io);

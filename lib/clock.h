@@ -21,4 +21,14 @@ clock_now (void)
   return (uint64_t) t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
 }
 
+/* Nanoseconds since 1970, as the times of files. */
+static inline uint64_t
+clock_date (void)
+{
+  struct timespec t;
+
+  clock_gettime (CLOCK_REALTIME, &t);
+  return (uint64_t) t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
+}
+
 #endif /* DMIO_CLOCK_H */

@@ -127,8 +127,10 @@ struct dm_bdev_options {
  * requests in flight fail with ETIMEDOUT or ENOTCONN and so do new ones, until
  * the connection has been made again, in the background.  If changes
  * were in flight or had not been flushed then they may be lost, or may
- * even land later, so that device fails everything until it is opened
- * again.
+ * even land later, so that device fails everything (EIO) until it is opened
+ * again; which should not be before the server has ended the old
+ * connections.  (A mirror with a log knows what may be lost, and so can do
+ * without that.)
  *
  * Returns NULL with errno set on error; if ERROR is not NULL, *ERROR
  * then points to a message that names the device and the remedy, to be

@@ -3,16 +3,25 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Legs and their states, the choice of a leg to read, the write path.
+/* Requests: the write path, the choice of a leg to read.
  *
  * A leg is in sync until it misses a write or a flush.  The set of legs
- * in sync only ever shrinks, and never becomes empty: if a write fails
- * on all of them the first that can be reached stays (W4).
+ * in sync never becomes empty: if a write fails on all of them one that can
+ * be reached stays (W4).  Without a log the set only ever shrinks, and a
+ * request that fails on any leg has failed.  With one, see also
+ * mirror-state.c and mirror-copy.c:
+ *
+ * Why no acknowledged write is lost (W1, W3): dm_log_begin makes it durable
+ * that the chunks of a write are dirty before any leg is written, and who
+ * fails then is durably out of sync before the client hears of it.  So
+ * after a crash each leg in sync has all that was acknowledged, but for what
+ * no flush has covered, and what may differ is in dirty chunks.
  *
  * Why legs cannot end up different (W5): a write holds the lock on its
  * range until it has ended on all legs and those that missed it are no
  * longer in the set.  So for one sector the writes have one order, and
- * all legs in sync have the last of them.
+ * all legs in sync have the last of them.  Copies to a leg take the same
+ * locks.
  *
  * Why a reader never sees an old value after a new one, although reads
  * come from any leg: a read begins after the writes to its sectors that it
@@ -20,11 +29,15 @@
  * in sync.  A later write has not ended before the read began, so for
  * this read old and new are both right; and whoever reads after it waits for
  * that write.  (A write that failed on all legs may have changed any of them,
- * and its sectors then hold what the leg that stays in sync has.)
+ * and its sectors then hold what the leg that stays in sync has.)  What a
+ * crash has left different is made equal, and flushed, before it is read
+ * (R2): so a second crash does not change it either.
  *
- * Locks: ranges first, then state_lock, which owns changes of in_sync;
- * in_sync is read without it.  The failure log has a lock of its own;
- * it is used under none of these.
+ * Locks: reconciling first, then ranges, then state_lock, which owns changes of states and
+ * of the sets in_sync and recovering; these are read without it.  It is held
+ * while the log is written, so that changes of states have one order, also
+ * on disk; but while a leg is written only for the fsync of bdev_stamp.  The locks of the log, the
+ * work of the copiers and the failure log are leaves.
  */
 
 #include <config.h>
@@ -35,41 +48,26 @@
 
 #include <glib.h>
 
-#include "dm-mirror.h"
-#include "failure-log.h"
-#include "range-lock.h"
-#include "read-balance.h"
+#include "mirror.h"
 
-struct leg {
-  struct io_region region;
-  char *name;
-};
-
-struct dm_mirror {
-  unsigned int num_legs;
-  sector_t sectors;
-  struct range_locks ranges;
-  pthread_mutex_t state_lock;
-  unsigned long in_sync;        /* atomic: bit i is leg i */
-  struct failure_log *failures;
-  enum dm_mirror_read policy;
-  unsigned long write_mostly;   /* a set like in_sync; does not change */
-  struct read_balance balance;
-  struct leg legs[];
-};
-
-#define FIRST(set) ((unsigned int) __builtin_ctzl (set))
-
-struct dm_mirror *
-dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
-               enum dm_mirror_read policy)
+static unsigned int
+largest_block (unsigned int num_legs, const struct dm_mirror_leg *legs)
 {
-  const char *names[DM_IO_MAX_REGIONS];
-  struct dm_mirror *m;
+  unsigned int size = DM_IO_SECTOR_SIZE, i;
+
+  for (i = 0; i < num_legs; i++)
+    if (legs[i].region.bdev != NULL)
+      size = MAX (size, dm_bdev_block_size (legs[i].region.bdev));
+  return size;
+}
+
+/* Without a log, all that are given are legs in sync. */
+static void
+take_legs (struct dm_mirror *m, unsigned int num_legs,
+           const struct dm_mirror_leg *legs)
+{
   unsigned int i;
 
-  g_assert (num_legs >= 1 && num_legs <= DM_IO_MAX_REGIONS);
-  m = g_malloc0 (sizeof *m + num_legs * sizeof m->legs[0]);
   m->num_legs = num_legs;
   m->sectors = legs[0].region.count;
   for (i = 0; i < num_legs; i++) {
@@ -79,44 +77,98 @@ dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
     m->in_sync |= 1UL << i;
     if (legs[i].write_mostly)
       m->write_mostly |= 1UL << i;
-    names[i] = legs[i].name;
+    failure_log_set_name (m->failures, i, legs[i].name);
   }
-  m->sectors -= m->sectors % (dm_mirror_block_size (m) / DM_IO_SECTOR_SIZE);
-  m->policy = policy;
+  m->sectors -= m->sectors % (m->block_size / DM_IO_SECTOR_SIZE);
+}
+
+static void
+free_mirror (struct dm_mirror *m)
+{
+  unsigned int i;
+
+  failure_log_free (m->failures);
+  pthread_cond_destroy (&m->work.changed);
+  pthread_mutex_destroy (&m->work.lock);
+  pthread_cond_destroy (&m->state_changed);
+  pthread_mutex_destroy (&m->state_lock);
+  range_locks_fini (&m->reconciling);
+  range_locks_fini (&m->ranges);
+  for (i = 0; i < m->num_legs; i++) {
+    g_free (m->legs[i].name);
+    g_free (m->legs[i].id);
+    g_free (m->legs[i].reason);
+  }
+  g_free (m);
+}
+
+static void
+init_condition (pthread_cond_t *cond)
+{
+  pthread_condattr_t attr;
+
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (cond, &attr);
+  pthread_condattr_destroy (&attr);
+}
+
+struct dm_mirror *
+dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
+               const struct dm_mirror_options *options, char **error)
+{
+  struct dm_mirror *m = g_new0 (struct dm_mirror, 1);
+
+  g_assert (num_legs >= 1 && num_legs <= DM_IO_MAX_REGIONS);
+  m->options = *options;
+  m->log = options->log;
+  m->quorum = MAX (options->quorum, 1);
+  m->block_size = largest_block (num_legs, legs);
   read_balance_init (&m->balance);
   range_locks_init (&m->ranges);
+  range_locks_init (&m->reconciling);
   pthread_mutex_init (&m->state_lock, NULL);
-  m->failures = failure_log_new (num_legs, names);
+  pthread_mutex_init (&m->work.lock, NULL);
+  init_condition (&m->state_changed);
+  init_condition (&m->work.changed);
+  m->failures = failure_log_new (DM_IO_MAX_REGIONS);
+  if (m->log == NULL)
+    take_legs (m, num_legs, legs);
+  else if (!mirror_assemble (m, num_legs, legs, error)) {
+    free_mirror (m);
+    return NULL;
+  }
   return m;
 }
 
 void
 dm_mirror_free (struct dm_mirror *m)
 {
-  unsigned int i;
-
   if (m == NULL)
     return;
-  failure_log_free (m->failures);
-  pthread_mutex_destroy (&m->state_lock);
-  range_locks_fini (&m->ranges);
-  for (i = 0; i < m->num_legs; i++)
-    g_free (m->legs[i].name);
-  g_free (m);
+  mirror_stop_threads (m);
+  if (m->log != NULL) {
+    mirror_flush_legs (m, mirror_used (m));
+    mirror_clean (m);           /* what was written lately is left */
+    mirror_clean (m);
+    if (!dm_log_is_dirty (m->log))
+      mirror_stamp (m);
+    dm_log_sync (m->log);
+  }
+  free_mirror (m);
 }
 
 int
-dm_mirror_attend (struct dm_mirror *m)
+dm_mirror_start (struct dm_mirror *m)
 {
-  unsigned int i;
-  int r;
+  int r = 0;
 
-  for (i = 0; i < m->num_legs; i++) {
+  FOR_EACH_LEG (i, mirror_used (m)) {
     r = bdev_attend (m->legs[i].region.bdev);
     if (r < 0)
       return r;
   }
-  return 0;
+  return m->log != NULL ? mirror_start_threads (m) : 0;
 }
 
 sector_t
@@ -126,9 +178,9 @@ dm_mirror_sectors (const struct dm_mirror *m)
 }
 
 static unsigned long
-legs_in_sync (const struct dm_mirror *m)
+all_legs (struct dm_mirror *m)
 {
-  return __atomic_load_n (&m->in_sync, __ATOMIC_ACQUIRE);
+  return (2UL << (dm_mirror_num_legs (m) - 1)) - 1;
 }
 
 /* The sectors of the volume on leg i. */
@@ -143,40 +195,53 @@ on_leg (const struct dm_mirror *m, unsigned int i, sector_t sector,
   };
 }
 
-static unsigned long
-failed_legs (const struct dm_mirror *m, const struct dm_io_result *results)
+unsigned long
+mirror_offline (const struct dm_mirror *m)
 {
-  unsigned long failed = 0;
-  unsigned int i;
+  unsigned long offline = 0;
+  const struct block_device *bdev;
 
-  for (i = 0; i < m->num_legs; i++)
+  FOR_EACH_LEG (i, mirror_used (m)) {
+    bdev = m->legs[i].region.bdev;
+    if (__atomic_load_n (&bdev->offline, __ATOMIC_RELAXED) ||
+        __atomic_load_n (&bdev->failed, __ATOMIC_RELAXED))
+      offline |= 1UL << i;
+  }
+  return offline;
+}
+
+unsigned long
+mirror_run (struct dm_mirror *m, const struct dm_io_request *req,
+            unsigned long legs, sector_t sector, sector_t count,
+            struct dm_io_result *results)
+{
+  struct io_region where[DM_IO_MAX_REGIONS];
+  struct dm_io_result some[DM_IO_MAX_REGIONS];
+  struct dm_io_request request = *req;
+  unsigned long failed = 0;
+  unsigned int n = 0;
+  int r;
+
+  request.results = some;
+  FOR_EACH_LEG (i, legs)
+    where[n++] = on_leg (m, i, sector, count);
+  g_assert (n > 0);
+  r = dm_io (&request, n, where, NULL);
+  g_assert (r == 0 || r == -EIO);
+
+  memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
+  n = 0;
+  FOR_EACH_LEG (i, legs) {
+    results[i] = some[n++];
     if (results[i].error != 0)
       failed |= 1UL << i;
+  }
   return failed;
 }
 
 /*----------------------------------------------------------------------
- * States
+ * Without a log
  */
-
-static unsigned long
-offline_legs (const struct dm_mirror *m)
-{
-  unsigned long offline = 0;
-  unsigned int i;
-
-  for (i = 0; i < m->num_legs; i++)
-    if (__atomic_load_n (&m->legs[i].region.bdev->offline, __ATOMIC_RELAXED))
-      offline |= 1UL << i;
-  return offline;
-}
-
-/* A AND NOT B, unless that is nothing. */
-static unsigned long
-preferably_not (unsigned long a, unsigned long b)
-{
-  return (a & ~b) != 0 ? a & ~b : a;
-}
 
 /* Take the failed legs out of the set, but never the last.  Returns
  * those that were in it and no longer are.
@@ -190,23 +255,10 @@ drop (struct dm_mirror *m, unsigned long failed)
   old = m->in_sync;
   new = old & ~failed;
   if (new == 0)
-    new = 1UL << FIRST (preferably_not (old, offline_legs (m)));
+    new = 1UL << FIRST (preferably_not (old, mirror_offline (m)));
   __atomic_store_n (&m->in_sync, new, __ATOMIC_RELEASE);
   pthread_mutex_unlock (&m->state_lock);
   return old & ~new;
-}
-
-static void
-log_dropped (struct dm_mirror *m, unsigned long dropped)
-{
-  unsigned int i;
-
-  for (i = 0; i < m->num_legs; i++)
-    if (dropped & 1UL << i)
-      g_warning ("region %u (%s): is now out of sync, and stays so until "
-                 "restart: reads do not use it; %d of %u regions in sync",
-                 i, m->legs[i].name,
-                 __builtin_popcountl (legs_in_sync (m)), m->num_legs);
 }
 
 static const char *
@@ -219,46 +271,95 @@ consequence (unsigned long bit, unsigned long dropped, unsigned long in_sync)
   return "it is out of sync already";
 }
 
-/* Log the failures of a request that changes legs, and which it has
- * dropped.
- */
+/* Drop the legs that failed, and log that. */
 static void
-log_failed (struct dm_mirror *m, struct failure *failure,
-            const struct dm_io_result *results, unsigned long dropped)
+fail_unlogged (struct dm_mirror *m, const struct mirror_failure *f)
 {
-  unsigned long failed = failed_legs (m, results);
-  unsigned long in_sync = legs_in_sync (m);
-  unsigned int i;
+  unsigned long dropped = drop (m, f->legs), in_sync = mirror_in_sync (m);
 
-  for (i = 0; i < m->num_legs; i++) {
-    if (!(failed & 1UL << i))
-      continue;
-    failure->region = i;
-    failure->error = results[i].error;
-    failure->consequence = consequence (1UL << i, dropped, in_sync);
-    failure_log_add (m->failures, failure);
+  FOR_EACH_LEG (i, f->legs) {
+    struct failure failure = {
+      .region = i,
+      .op = f->op,
+      .offset = f->sector * DM_IO_SECTOR_SIZE,
+      .length = f->count * DM_IO_SECTOR_SIZE,
+      .error = f->results[i].error,
+      .consequence = consequence (1UL << i, dropped, in_sync),
+    };
+
+    failure_log_add (m->failures, &failure);
   }
-  log_dropped (m, dropped);
+  FOR_EACH_LEG (i, dropped)
+    g_warning ("region %lu (%s): is now out of sync, and stays so until "
+               "restart: reads do not use it; %u of %u regions in sync",
+               i, m->legs[i].name, COUNT (in_sync), m->num_legs);
 }
 
 /*----------------------------------------------------------------------
  * Writing
  */
 
-/* One dm-io request for all legs. */
-static bool
-write_all (struct dm_mirror *m, const struct dm_io_request *req,
-           sector_t sector, sector_t count)
+static void
+note_request (struct dm_mirror *m)
 {
-  struct io_region where[DM_IO_MAX_REGIONS];
-  unsigned int i;
-  int r;
+  if (!__atomic_load_n (&m->active, __ATOMIC_RELAXED))
+    __atomic_store_n (&m->active, true, __ATOMIC_RELAXED);
+}
 
-  for (i = 0; i < m->num_legs; i++)
-    where[i] = on_leg (m, i, sector, count);
-  r = dm_io (req, m->num_legs, where, NULL);
-  g_assert (r == 0 || r == -EIO);
-  return r == 0;
+static unsigned int
+count_losses (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->losses, __ATOMIC_ACQUIRE);
+}
+
+static bool
+has_quorum (const struct dm_mirror *m, unsigned long legs)
+{
+  return COUNT (mirror_in_sync (m) & legs) >= m->quorum;
+}
+
+/* LEGS were asked to do what FAILURE says.  True if it has succeeded: enough
+ * legs have it, and those that have not are recorded.
+ */
+static bool
+conclude (struct dm_mirror *m, unsigned long legs,
+          struct mirror_failure *failure)
+{
+  if (m->log == NULL) {
+    if (failure->legs != 0)
+      fail_unlogged (m, failure);
+    return failure->legs == 0;
+  }
+  failure->others = legs & ~failure->legs;
+  if (failure->legs != 0 && mirror_failed (m, failure) < 0)
+    return false;
+  return has_quorum (m, failure->others);
+}
+
+/* Called with the range locked. */
+static bool
+write_legs (struct dm_mirror *m, const struct dm_io_request *req,
+            sector_t sector, sector_t count, struct dm_io_result *results)
+{
+  struct mirror_failure failure = {
+    .op = req->op, .sector = sector, .count = count, .results = results,
+  };
+  unsigned int losses = count_losses (m);
+  unsigned long absent = 0, legs;
+  bool ok;
+
+  if (m->log != NULL) {
+    memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
+    if (!has_quorum (m, -1UL) ||
+        dm_log_begin (m->log, sector, count, &absent) < 0)
+      return false;
+  }
+  legs = all_legs (m) & ~absent;
+  failure.legs = mirror_run (m, req, legs, sector, count, results);
+  ok = conclude (m, legs, &failure);
+  if (m->log != NULL)
+    dm_log_end (m->log, sector, count);
+  return ok && losses == count_losses (m);
 }
 
 bool
@@ -274,37 +375,34 @@ dm_mirror_write (struct dm_mirror *m, enum dm_io_op op, unsigned int flags,
       .length = count * DM_IO_SECTOR_SIZE,
       .ptr.vm = (void *) data,
     },
-    .results = results,
   };
-  struct failure failure = {
-    .op = op,
-    .offset = sector * DM_IO_SECTOR_SIZE,
-    .length = count * DM_IO_SECTOR_SIZE,
-  };
-  unsigned long dropped = 0;
   struct range_lock range;
   bool ok;
 
+  note_request (m);
   range_lock (&m->ranges, &range, sector, count);
-  ok = write_all (m, &req, sector, count);
-  if (!ok)
-    dropped = drop (m, failed_legs (m, results));
+  ok = write_legs (m, &req, sector, count, results);
   range_unlock (&m->ranges, &range);
-  if (!ok)
-    log_failed (m, &failure, results, dropped);
   return ok;
 }
 
 bool
 dm_mirror_flush (struct dm_mirror *m, struct dm_io_result *results)
 {
-  struct dm_io_request req = { .op = DM_IO_FLUSH, .results = results };
-  struct failure failure = { .op = DM_IO_FLUSH };
+  struct dm_io_request req = { .op = DM_IO_FLUSH };
+  struct mirror_failure failure = { .op = DM_IO_FLUSH, .results = results };
+  unsigned long legs = m->log != NULL ? mirror_used (m) : all_legs (m);
+  unsigned int losses = count_losses (m);
+  bool ok;
 
-  if (write_all (m, &req, 0, 0))
-    return true;
-  log_failed (m, &failure, results, drop (m, failed_legs (m, results)));
-  return false;
+  note_request (m);
+  failure.legs = mirror_run (m, &req, legs, 0, 0, results);
+  ok = conclude (m, legs, &failure);
+  if (m->log == NULL)
+    return ok;
+  /* A leg that another thread is just dropping has not been flushed. */
+  ok = ok && dm_log_drop (m->log, 0) == 0 && losses == count_losses (m);
+  return !__atomic_exchange_n (&m->lost, false, __ATOMIC_ACQUIRE) && ok;
 }
 
 /*----------------------------------------------------------------------
@@ -316,16 +414,17 @@ static unsigned int
 choose_leg (struct dm_mirror *m, unsigned long legs, sector_t sector,
             sector_t count)
 {
-  legs = preferably_not (legs, offline_legs (m));
-  legs = preferably_not (legs, m->write_mostly);
-  if (m->policy == DM_MIRROR_READ_FIRST || (legs & (legs - 1)) == 0)
+  legs = preferably_not (legs, mirror_offline (m));
+  legs = preferably_not (legs, __atomic_load_n (&m->write_mostly,
+                                                __ATOMIC_RELAXED));
+  if (m->options.policy == DM_MIRROR_READ_FIRST || (legs & (legs - 1)) == 0)
     return FIRST (legs);
   return read_balance_choose (&m->balance, legs, sector, count);
 }
 
-static bool
-read_leg (struct dm_mirror *m, unsigned int leg, void *data,
-          sector_t sector, sector_t count, struct dm_io_result *results)
+int
+mirror_read_leg (struct dm_mirror *m, unsigned int leg, void *data,
+                 sector_t sector, sector_t count, struct dm_io_result *result)
 {
   struct io_region where = on_leg (m, leg, sector, count);
   struct dm_io_request req = {
@@ -335,14 +434,13 @@ read_leg (struct dm_mirror *m, unsigned int leg, void *data,
       .length = count * DM_IO_SECTOR_SIZE,
       .ptr.vm = data,
     },
-    .results = &results[leg],
+    .results = result,
   };
-  bool ok;
 
   read_balance_begin (&m->balance, leg);
-  ok = dm_io (&req, 1, &where, NULL) == 0;
-  read_balance_end (&m->balance, leg, ok, results[leg].nsec);
-  return ok;
+  dm_io (&req, 1, &where, NULL);
+  read_balance_end (&m->balance, leg, result->error == 0, result->nsec);
+  return result->error;
 }
 
 static void
@@ -362,20 +460,26 @@ log_failed_read (struct dm_mirror *m, unsigned int leg, sector_t sector,
   failure_log_add (m->failures, &failure);
 }
 
-/* Read from one leg in sync after another until one can be read. */
+/* Read from one leg in sync after another until one can be read.  Sets
+ * *FAILED to those that could not.
+ */
 static bool
 read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
-          struct dm_io_result *results)
+          struct dm_io_result *results, unsigned long *failed)
 {
-  unsigned long failed = 0, left = legs_in_sync (m);
+  unsigned long left = mirror_in_sync (m);
   unsigned int leg;
 
+  *failed = 0;
   while (left != 0) {
     leg = choose_leg (m, left, sector, count);
-    if (read_leg (m, leg, data, sector, count, results))
+    if (mirror_read_leg (m, leg, data, sector, count, &results[leg]) == 0 &&
+        mirror_in_sync (m) & 1UL << leg)
       return true;
-    failed |= 1UL << leg;
-    left = legs_in_sync (m) & ~failed;
+    *failed |= 1UL << leg;
+    left = mirror_in_sync (m) & ~*failed;
+    if (results[leg].error == 0)
+      continue;                 /* it may have lost something meanwhile */
     log_failed_read (m, leg, sector, count, results[leg].error, left == 0);
   }
   return false;
@@ -385,9 +489,19 @@ bool
 dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
                 sector_t count, struct dm_io_result *results)
 {
-  memset (results, 0, m->num_legs * sizeof results[0]);
+  unsigned long failed;
+
+  note_request (m);
+  memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
+  if (mirror_reconcile (m, sector, count) < 0)
+    return false;
   range_wait (&m->ranges, sector, count);
-  return read_any (m, data, sector, count, results);
+  if (!read_any (m, data, sector, count, results, &failed))
+    return false;
+  if (m->log != NULL)
+    FOR_EACH_LEG (i, failed)
+      mirror_repair (m, i, sector, count);
+  return true;
 }
 
 int
@@ -399,8 +513,11 @@ dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
   unsigned int leg;
   int r;
 
+  count = MIN (count, mirror_alike (m, sector, count));
+  if (count == 0)
+    return -EIO;
   range_wait (&m->ranges, sector, count);
-  left = legs_in_sync (m);
+  left = mirror_in_sync (m);
   do {
     leg = choose_leg (m, left, sector, count);
     where = on_leg (m, leg, sector, count);
@@ -408,14 +525,13 @@ dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
                       where.count * DM_IO_SECTOR_SIZE, extents, max);
     left &= ~(1UL << leg);
   } while (r < 0 && left != 0);
-  return r < 0 ? r : bdev_round_extents (extents, r,
-                                         dm_mirror_block_size (m));
+  return r < 0 ? r : bdev_round_extents (extents, r, m->block_size);
 }
 
 int
 dm_mirror_prefetch (struct dm_mirror *m, sector_t sector, sector_t count)
 {
-  unsigned int leg = choose_leg (m, legs_in_sync (m), sector, count);
+  unsigned int leg = choose_leg (m, mirror_in_sync (m), sector, count);
   struct io_region where = on_leg (m, leg, sector, count);
 
   return bdev_prefetch (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
@@ -429,19 +545,13 @@ dm_mirror_prefetch (struct dm_mirror *m, sector_t sector, sector_t count)
 unsigned int
 dm_mirror_block_size (const struct dm_mirror *m)
 {
-  unsigned int size = DM_IO_SECTOR_SIZE, i;
-
-  for (i = 0; i < m->num_legs; i++)
-    size = MAX (size, dm_bdev_block_size (m->legs[i].region.bdev));
-  return size;
+  return m->block_size;
 }
 
 bool
 dm_mirror_fast_zero (const struct dm_mirror *m)
 {
-  unsigned int i;
-
-  for (i = 0; i < m->num_legs; i++)
+  FOR_EACH_LEG (i, mirror_used (m))
     if (!bdev_can_punch (m->legs[i].region.bdev))
       return false;
   return true;
@@ -450,9 +560,7 @@ dm_mirror_fast_zero (const struct dm_mirror *m)
 bool
 dm_mirror_read_only (const struct dm_mirror *m)
 {
-  unsigned int i;
-
-  for (i = 0; i < m->num_legs; i++)
+  FOR_EACH_LEG (i, mirror_used (m))
     if (!m->legs[i].region.bdev->read_only)
       return false;
   return true;
@@ -461,9 +569,7 @@ dm_mirror_read_only (const struct dm_mirror *m)
 bool
 dm_mirror_rotational (const struct dm_mirror *m)
 {
-  unsigned int i;
-
-  for (i = 0; i < m->num_legs; i++)
+  FOR_EACH_LEG (i, mirror_used (m))
     if (m->legs[i].region.bdev->rotational)
       return true;
   return false;

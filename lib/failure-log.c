@@ -43,18 +43,25 @@ struct failure_log {
 };
 
 struct failure_log *
-failure_log_new (unsigned int n, const char *const *names)
+failure_log_new (unsigned int n)
 {
   struct failure_log *log = g_new0 (struct failure_log, 1);
-  unsigned int i;
 
   pthread_mutex_init (&log->lock, NULL);
   log->n = n;
-  log->names = g_new0 (char *, n + 1);
-  for (i = 0; i < n; i++)
-    log->names[i] = g_strdup (names[i]);
+  log->names = g_new0 (char *, n);
   log->series = g_malloc0_n (n, sizeof log->series[0]);
   return log;
+}
+
+void
+failure_log_set_name (struct failure_log *log, unsigned int region,
+                      const char *name)
+{
+  pthread_mutex_lock (&log->lock);
+  g_free (log->names[region]);
+  log->names[region] = g_strdup (name);
+  pthread_mutex_unlock (&log->lock);
 }
 
 const char *
@@ -148,7 +155,9 @@ failure_log_free (struct failure_log *log)
     for (op = 0; op < NUM_OPS; op++)
       log_sum (log, i, op);
   pthread_mutex_destroy (&log->lock);
-  g_strfreev (log->names);
+  for (i = 0; i < log->n; i++)
+    g_free (log->names[i]);
+  g_free (log->names);
   g_free (log->series);
   g_free (log);
 }

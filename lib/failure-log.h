@@ -14,9 +14,12 @@
 
 struct failure_log;
 
-/* A log for n regions.  The names are copied. */
-extern struct failure_log *failure_log_new (unsigned int n,
-                                            const char *const *names);
+/* A log for n regions. */
+extern struct failure_log *failure_log_new (unsigned int n);
+
+/* To be set before the region fails.  It is copied. */
+extern void failure_log_set_name (struct failure_log *log,
+                                  unsigned int region, const char *name);
 
 /* Also logs the sums that are still due. */
 extern void failure_log_free (struct failure_log *log);

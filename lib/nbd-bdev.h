@@ -3,9 +3,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* A device on an NBD server, as its two halves see it: nbd-commands.c makes
- * commands of operations, block-device-nbd.c has the threads, the
- * connections and the clock.  The comment there tells about locks.
+/* A device on an NBD server, as its parts see it: nbd-commands.c makes
+ * commands of operations, nbd-reconnect.c loses connections and gets new
+ * ones, nbd-waited.c has some more operations, and block-device-nbd.c the
+ * threads.  The comment there tells about locks.
  */
 
 #ifndef DMIO_NBD_BDEV_H
@@ -16,6 +17,7 @@
 #include "block-device.h"
 #include "clock.h"
 #include "nbd-connect.h"
+#include "nbd-disconnect.h"
 
 /* Commands in flight on all connections of a device. */
 #define NBD_COMMANDS 256
@@ -92,17 +94,26 @@ struct nbd_bdev {
   struct bdev_io *waiting, **waiting_end; /* for a command or memory */
   uint64_t retry_at;            /* 0, or when there may be memory */
   bool broken;                  /* a connection was found to have failed */
+  int error;                    /* 0, or the errno of that */
   char *why;                    /* NULL, or what libnbd said then */
+  struct nbd_farewell farewell; /* old connections that are not over */
 
   struct nbd_attempt *attempt;
   uint64_t delay, attempt_at;
   char *last_error;             /* why attempts fail, when it was said */
-  bool failed;                  /* for good */
+
+  bool failed;                  /* everything fails until it is revived, */
+  bool for_good;                /* or for ever */
+  bool reviving;                /* somebody wants to revive it */
+  bool must_settle;             /* the next connections, before that; */
+  uint64_t settled_at;          /* those there are have by then */
 
   /* What the connections may have lost when they are lost. */
   uint64_t changes;             /* acknowledged, but not as durable */
   uint64_t flushed;             /* of these */
   bool missed;                  /* a change has failed */
+  bool cut_off;                 /* by the end of its connection, without an
+                                 * answer */
   int flush_error;              /* of the first that failed, positive */
 };
 
@@ -126,6 +137,12 @@ extern void nbd_end_commands (struct nbd_bdev *nbd);
  */
 extern bool nbd_may_differ (const struct nbd_bdev *nbd);
 
+/* True if changes are in flight: the server may do them later. */
+extern bool nbd_may_land (const struct nbd_bdev *nbd);
+
+/* A connection has failed, with this errno, or 0. */
+extern void nbd_set_broken (struct nbd_bdev *nbd, int error);
+
 /* All commands in flight fail with ERROR, an errno, after the connections
  * were closed; and so does what waits.
  */
@@ -133,5 +150,34 @@ extern void nbd_fail_commands (struct nbd_bdev *nbd, int error);
 
 /* What is left of the operation is not done. */
 extern void nbd_drop_rest (struct bdev_io *io, int error);
+
+/* Start the owner thread if there is none.  Returns 0 or an errno. */
+extern int nbd_start_thread (struct nbd_bdev *nbd);
+
+/* Give up connections of which one has failed. */
+extern void nbd_give_up_broken (struct nbd_bdev *nbd);
+
+/* Do what is due at this time, and when to call it again, on clock_now. */
+extern void nbd_keep_time (struct nbd_bdev *nbd);
+extern uint64_t nbd_next_event (const struct nbd_bdev *nbd);
+
+/* Take what has become of an attempt to connect, which is called off if it
+ * has not ended.
+ */
+extern void nbd_end_attempt (struct nbd_bdev *nbd);
+
+/*----------------------------------------------------------------------
+ * And these are not
+ */
+
+/* Wake the owner thread from poll. */
+extern void nbd_wake (struct nbd_bdev *nbd);
+
+/* See bdev_revive, bdev_extents and bdev_prefetch. */
+extern int nbd_revive (struct block_device *bdev);
+extern int nbd_extents (struct block_device *bdev, uint64_t offset,
+                        uint64_t length, struct bdev_extent *extents, int max);
+extern int nbd_prefetch (struct block_device *bdev, uint64_t offset,
+                         uint64_t length);
 
 #endif /* DMIO_NBD_BDEV_H */

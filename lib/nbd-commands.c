@@ -115,6 +115,7 @@ note_end (struct nbd_bdev *nbd, const struct nbd_command *c)
       nbd->missed = true;
     else if (!c->durable)
       nbd->changes++;
+    nbd->cut_off = nbd->cut_off || lost;
   }
   if (c->error == 0)
     nbd->delay = NBD_FIRST_DELAY;
@@ -208,6 +209,14 @@ command_failed (const struct nbd_command *c, int error)
     memory_clear (c->data, c->length);
 }
 
+void
+nbd_set_broken (struct nbd_bdev *nbd, int error)
+{
+  nbd->broken = true;
+  if (nbd->error == 0)
+    nbd->error = error;
+}
+
 /* Take the cookie that libnbd gave for the command.  False if it was not
  * sent, but can be later: the connection has failed or there was no memory.
  * A command that libnbd will not send has failed.
@@ -225,7 +234,7 @@ sent (struct nbd_bdev *nbd, struct nbd_command *c, int64_t cookie)
     return true;
   }
   if (nbd_has_failed (nbd->connections.nbd[c->connection]))
-    nbd->broken = true;
+    nbd_set_broken (nbd, err);
   else if (err == ENOMEM)
     nbd->retry_at = clock_now () + NO_MEMORY_DELAY;
   else {
@@ -448,7 +457,7 @@ nbd_run_io (struct nbd_bdev *nbd, struct bdev_io *io)
   bool go_on = true;
 
   while (go_on) {
-    if (nbd->connections.n == 0 && io->stage != POSTFLUSH)
+    if ((nbd->connections.n == 0 || nbd->failed) && io->stage != POSTFLUSH)
       nbd_drop_rest (io, nbd->failed ? EIO : ENOTCONN);
     if (io->stage == DATA && io->length > 0)
       go_on = send_data (nbd, io);
@@ -519,14 +528,20 @@ nbd_end_commands (struct nbd_bdev *nbd)
 }
 
 bool
-nbd_may_differ (const struct nbd_bdev *nbd)
+nbd_may_land (const struct nbd_bdev *nbd)
 {
   const struct nbd_command *c;
 
   for (c = nbd->flying.first; c != NULL; c = c->next)
     if (changes_data (c->io) && !c->flush)
       return true;
-  return nbd->missed || nbd->changes != nbd->flushed;
+  return nbd->cut_off;
+}
+
+bool
+nbd_may_differ (const struct nbd_bdev *nbd)
+{
+  return nbd_may_land (nbd) || nbd->missed || nbd->changes != nbd->flushed;
 }
 
 void

@@ -35,6 +35,7 @@
 #include "clock.h"
 #include "dm-io.h"
 #include "nbd-connect.h"
+#include "nbd-disconnect.h"
 #include "worker.h"
 
 #define DEFAULT_PORT 10809
@@ -316,7 +317,7 @@ begin_one (struct nbd_attempt *a)
  * when nothing is in flight.
  */
 static void
-watch_tcp (struct nbd_handle *nbd, unsigned int timeout)
+watch_tcp (int fd, unsigned int timeout)
 {
   const struct { int level, name, value; } options[] = {
     { SOL_SOCKET, SO_KEEPALIVE, 1 },
@@ -325,7 +326,7 @@ watch_tcp (struct nbd_handle *nbd, unsigned int timeout)
     { IPPROTO_TCP, TCP_KEEPCNT, 3 },
     { IPPROTO_TCP, TCP_USER_TIMEOUT, (int) MIN (timeout, 1000000) * 1000 },
   };
-  int fd = nbd_aio_get_fd (nbd), domain;
+  int domain;
   socklen_t length = sizeof domain;
   size_t i;
 
@@ -378,22 +379,38 @@ check_ca (struct nbd_attempt *a)
   return false;
 }
 
-static struct nbd_handle *
+/* Make one more connection.  False if that failed. */
+static bool
 connect_one (struct nbd_attempt *a)
 {
+  struct nbd_connections *c = &a->connections;
   struct nbd_handle *nbd = check_ca (a) ? begin_one (a) : NULL;
-  bool ok;
+  int fd = -1;
 
   if (nbd == NULL)
-    return NULL;
-  ok = wait_ready (a, nbd) && check_ca (a);
-  set_fd (a, -1);
-  if (!ok) {
-    nbd_close (nbd);
-    return NULL;
+    return false;
+  if (wait_ready (a, nbd) && check_ca (a)) {
+    fd = fcntl (nbd_aio_get_fd (nbd), F_DUPFD_CLOEXEC, 0);
+    if (fd == -1)
+      failed (a, errno, strerror (errno));
   }
-  watch_tcp (nbd, a->timeout);
-  return nbd;
+  set_fd (a, -1);
+  if (fd == -1) {
+    nbd_close (nbd);
+    return false;
+  }
+  watch_tcp (fd, a->timeout);
+  c->nbd[c->n] = nbd;
+  c->fds[c->n++] = fd;
+  return true;
+}
+
+static void
+drop_last (struct nbd_connections *c)
+{
+  c->n--;
+  nbd_close (c->nbd[c->n]);
+  close (c->fds[c->n]);
 }
 
 /* Returns NULL, or what is wrong with it. */
@@ -451,13 +468,11 @@ connect_others (struct nbd_attempt *a)
   struct nbd_export export;
 
   while (c->export.can_multi_conn && c->n < NBD_CONNECTIONS) {
-    c->nbd[c->n] = connect_one (a);
-    if (c->nbd[c->n] == NULL)
+    if (!connect_one (a))
       break;
-    c->n++;
     if (describe (c->nbd[c->n - 1], &export) != NULL ||
         !nbd_same_export (&export, &c->export)) {
-      nbd_close (c->nbd[--c->n]);
+      drop_last (c);
       break;
     }
   }
@@ -475,10 +490,8 @@ connect_all (struct nbd_attempt *a)
   const char *wrong;
 
   a->until = a->deadline;
-  c->nbd[0] = connect_one (a);
-  if (c->nbd[0] == NULL)
+  if (!connect_one (a))
     return;
-  c->n = 1;
   wrong = describe (c->nbd[0], &c->export);
   if (wrong == NULL) {
     now = clock_now ();
@@ -647,40 +660,4 @@ nbd_attempt_end (struct nbd_attempt *a, struct nbd_connections *connections,
     *error = g_strdup_printf ("the server does not answer within %u seconds, "
                               "or its name cannot be resolved", timeout);
   return err;
-}
-
-/*----------------------------------------------------------------------
- * Connections
- */
-
-static void
-forget (struct nbd_connections *connections)
-{
-  while (connections->n > 0)
-    nbd_close (connections->nbd[--connections->n]);
-}
-
-void
-nbd_connections_abort (struct nbd_connections *connections)
-{
-  const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
-  unsigned int i;
-  int fd;
-
-  for (i = 0; i < connections->n; i++) {
-    fd = nbd_aio_get_fd (connections->nbd[i]);
-    if (fd >= 0)
-      setsockopt (fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-  }
-  forget (connections);
-}
-
-void
-nbd_connections_close (struct nbd_connections *connections)
-{
-  unsigned int i;
-
-  for (i = 0; i < connections->n; i++)
-    nbd_aio_disconnect (connections->nbd[i], 0);
-  forget (connections);
 }

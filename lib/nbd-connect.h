@@ -36,6 +36,7 @@ extern bool nbd_same_export (const struct nbd_export *a,
 struct nbd_connections {
   unsigned int n;
   struct nbd_handle *nbd[NBD_CONNECTIONS];
+  int fds[NBD_CONNECTIONS];     /* their sockets too; see nbd-disconnect.c */
   struct nbd_export export;
 };
 
@@ -77,15 +78,6 @@ extern void nbd_attempt_wait (struct nbd_attempt *attempt);
 extern int nbd_attempt_end (struct nbd_attempt *attempt,
                             struct nbd_connections *connections,
                             char **error);
-
-/* Close them, as they are: nothing more is sent, and over TCP what the
- * kernel has not sent yet is thrown away.  Completion callbacks of commands
- * in flight are not called.
- */
-extern void nbd_connections_abort (struct nbd_connections *connections);
-
-/* Take leave of the server, and close them; no commands are in flight. */
-extern void nbd_connections_close (struct nbd_connections *connections);
 
 /* What to poll the socket of the handle for. */
 extern short nbd_poll_events (struct nbd_handle *nbd);

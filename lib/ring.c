@@ -24,7 +24,8 @@
  * nothing that others wait for may depend on that file being closed.
  *
  * A child process has a copy of its parent's rings, and must not use
- * them.
+ * them; as long as it has the copy of one, that keeps open what
+ * the parent used.  So better none is there at a fork (ring_rest).
  */
 
 #include <config.h>
@@ -368,6 +369,13 @@ ring_settle (void)
 {
   if (own.pid == getpid ())
     io_uring_get_events (&own.uring);
+}
+
+void
+ring_rest (void)
+{
+  if (own.pid == getpid ())
+    drop_ring ();
 }
 
 bool

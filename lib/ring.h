@@ -52,6 +52,9 @@ extern void ring_end (struct ring_batch *batch);
  */
 extern void ring_settle (void);
 
+/* End this thread's ring, before a fork; it is made again when needed. */
+extern void ring_rest (void);
+
 /* 0 if io_uring can be used by this process, else a negative errno. */
 extern int ring_probe (void);
 

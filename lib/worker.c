@@ -6,21 +6,22 @@
 /* A queue and its workers.
  *
  * users_lock owns the number of users, and with it the start and the end
- * of the pool: it is held while the last user waits for the workers to
- * end.  pool.lock is taken under it.
+ * of the pool: it is held while the last user, or who wants them to rest,
+ * waits for the workers to end.  pool.lock is taken under it.
  *
  * pool.lock owns the queue (also the links of queued work) and the
  * counters.  It is a leaf: no other lock is taken under it, and work is
  * run without it.
  *
  * A worker is started when work is queued and none is idle, up to
- * MAX_WORKERS; it then stays until the last workers_put.  That is all
- * the sizing there is: a synchronous request does not depend on a worker
- * being free, since whoever waits for it runs what is still queued of it
- * (worker_cancel); an asynchronous one waits.
+ * MAX_WORKERS; it then stays until the last workers_put or workers_rest.
+ * That is all the sizing there is: a synchronous request does not depend on
+ * a worker being free, since whoever waits for it runs what is still queued
+ * of it (worker_cancel); an asynchronous one waits.
  *
  * The threads are started lazily, not by workers_get, so that devices
- * can be opened before a server forks.
+ * can be opened before a server forks, and used if workers_rest ends the
+ * threads.
  */
 
 #include <config.h>
@@ -158,6 +159,14 @@ workers_put (void)
   assert (users > 0);
   if (--users == 0)
     end_workers ();
+  pthread_mutex_unlock (&users_lock);
+}
+
+void
+workers_rest (void)
+{
+  pthread_mutex_lock (&users_lock);
+  end_workers ();
   pthread_mutex_unlock (&users_lock);
 }
 

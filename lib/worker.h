@@ -33,6 +33,11 @@ extern int create_thread (pthread_t *thread, void *(*run) (void *),
 extern void workers_get (void);
 extern void workers_put (void);
 
+/* End all workers, of which none may be at work, so that the process can
+ * fork; they are started again when they are needed.
+ */
+extern void workers_rest (void);
+
 /* Queue the work for a worker.  False if there is no worker and none can
  * be started: the caller has to run it.
  */

@@ -3,13 +3,13 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The nbdkit plugin: parameters, and NBD requests as requests to the
- * mirror.  What a mirror does is in lib/; here is only what nbdkit and
- * NBD want to have it like.
+/* The nbdkit plugin: NBD requests as requests to the mirror.  What a mirror
+ * does is in lib/; here is only what nbdkit and NBD want to have it like.
  *
- * Threads: nbdkit calls .config to .get_ready and .unload from one
- * thread; what they set does not change while clients are served.  The
- * data callbacks run in many threads at once and hold no lock.
+ * Threads: nbdkit calls .config to .after_fork, .cleanup and .unload from one
+ * thread, the last two when no request is in flight any more; what they
+ * set does not change while clients are served.  The data callbacks run in many
+ * threads at once and hold no lock.
  */
 
 #include <config.h>
@@ -27,32 +27,30 @@
 
 #include <glib.h>
 
-#include "block-device.h"
+#include "assemble.h"
+#include "control.h"
+#include "control-socket.h"
 #include "dm-mirror.h"
 #include "failure-log.h"
 #include "log.h"
+#include "params.h"
 #include "reply.h"
 #include "ring.h"
-#include "spec.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 #define MAX_REQUEST_SIZE (64 * 1024 * 1024)
 #define MAX_EXTENTS 128         /* in one answer */
-#define MAX_TIMEOUT 86400       /* seconds */
 
 /* -D dmio.io=1: log what became of each request on each region. */
 NBDKIT_DLL_PUBLIC int dmio_debug_io;
 
 static struct {
-  unsigned int num_regions;
-  struct spec *specs[DM_IO_MAX_REGIONS];
-  struct block_device *bdevs[DM_IO_MAX_REGIONS]; /* NULL: not open */
-  bool log_none;
-  bool has_read, has_timeout;
-  enum dm_mirror_read read;
-  unsigned int timeout;         /* seconds; 0: the default */
-  struct dm_mirror *mirror;
+  struct params params;
+  struct control_socket *socket;
+  struct assembly *assembly;
+  struct dm_mirror *mirror;     /* that of the assembly */
+  struct control *control;
 } dmio;
 
 static void
@@ -67,16 +65,22 @@ dmio_load (void)
     signal (SIGXFSZ, SIG_IGN);
 }
 
+/* Not in .unload: who waits for nbdkit to end waits for the log, too. */
+static void
+dmio_cleanup (void)
+{
+  control_stop (dmio.control);
+  control_socket_free (dmio.socket);
+  assembly_free (dmio.assembly);
+  dmio.control = NULL;
+  dmio.socket = NULL;
+  dmio.assembly = NULL;
+}
+
 static void
 dmio_unload (void)
 {
-  unsigned int i;
-
-  dm_mirror_free (dmio.mirror);
-  for (i = 0; i < dmio.num_regions; i++) {
-    dm_bdev_close (dmio.bdevs[i]);
-    spec_free (dmio.specs[i]);
-  }
+  params_clear (&dmio.params);
   log_unroute ();
 }
 
@@ -92,211 +96,56 @@ dmio_dump_plugin (void)
   else
     printf ("dmio_io_uring=no (%s)\n", strerror (-r));
   printf ("dmio_max_regions=%zu\n", DM_IO_MAX_REGIONS);
-  printf ("dmio_logs=none\n");
+  printf ("dmio_logs=none file block-device nbd\n");
+  printf ("dmio_control=json-rpc\n");
 }
 
 /*----------------------------------------------------------------------
- * Parameters
+ * The start
  */
-
-static int
-add_region (const char *text)
-{
-  g_autofree char *error = NULL;
-  struct spec *spec;
-
-  if (dmio.num_regions == DM_IO_MAX_REGIONS) {
-    nbdkit_error ("region '%s': there can be at most %zu regions",
-                  text, DM_IO_MAX_REGIONS);
-    return -1;
-  }
-  spec = spec_parse (text, &error);
-  if (spec == NULL) {
-    nbdkit_error ("%s", error);
-    return -1;
-  }
-  dmio.specs[dmio.num_regions++] = spec;
-  return 0;
-}
-
-static int
-given_twice (const char *key)
-{
-  nbdkit_error ("%s= is given twice", key);
-  return -1;
-}
-
-static int
-set_log (const char *value)
-{
-  if (dmio.log_none)
-    return given_twice ("log");
-  if (strcmp (value, "none") != 0) {
-    nbdkit_error ("log=%s: this version has no log yet, only log=none "
-                  "is possible", value);
-    return -1;
-  }
-  dmio.log_none = true;
-  return 0;
-}
-
-static int
-set_read (const char *value)
-{
-  if (dmio.has_read)
-    return given_twice ("read");
-  dmio.has_read = true;
-  if (strcmp (value, "balance") == 0)
-    dmio.read = DM_MIRROR_READ_BALANCE;
-  else if (strcmp (value, "first") == 0)
-    dmio.read = DM_MIRROR_READ_FIRST;
-  else {
-    nbdkit_error ("read=%s: it can be balance or first", value);
-    return -1;
-  }
-  return 0;
-}
-
-static int
-set_timeout (const char *value)
-{
-  guint64 seconds;
-
-  if (dmio.has_timeout)
-    return given_twice ("timeout");
-  dmio.has_timeout = true;
-  if (!g_ascii_string_to_unsigned (value, 10, 1, MAX_TIMEOUT, &seconds,
-                                   NULL)) {
-    nbdkit_error ("timeout=%s: give a number of seconds from 1 to %d",
-                  value, MAX_TIMEOUT);
-    return -1;
-  }
-  dmio.timeout = seconds;
-  return 0;
-}
 
 static int
 dmio_config (const char *key, const char *value)
 {
-  if (strcmp (key, "region") == 0)
-    return add_region (value);
-  if (strcmp (key, "log") == 0)
-    return set_log (value);
-  if (strcmp (key, "read") == 0)
-    return set_read (value);
-  if (strcmp (key, "timeout") == 0)
-    return set_timeout (value);
-
-  nbdkit_error ("unknown parameter '%s'; known are region=SPEC, log=none, "
-                "read=balance|first and timeout=SECONDS (a file with '=' "
-                "in its name needs region= before it)", key);
-  return -1;
+  return params_set (&dmio.params, key, value);
 }
 
 static int
 dmio_config_complete (void)
 {
-  if (dmio.num_regions == 0) {
-    nbdkit_error ("no region was given; name at least one file, block "
-                  "device or NBD server, for example: nbdkit dmio a.img "
-                  "b.img log=none");
-    return -1;
-  }
-  if (!dmio.log_none) {
-    nbdkit_error ("log=none must be given: this version remembers no failed "
-                  "or interrupted write, so after a failure or a crash "
-                  "the regions may differ, and log=none is your word that "
-                  "you know it");
-    return -1;
-  }
-  return 0;
+  return params_check (&dmio.params);
 }
 
-#define dmio_config_help                                                \
-  "[region=]SPEC  (required) A region of the mirror, up to 64 times:\n" \
-  "               PATH or NBD URI, then any of\n"                       \
-  "               ,sector=N ,count=N   from sector N on, N sectors of\n" \
-  "                                    512 bytes\n"                     \
-  "               ,direct=on|off       past the page cache or through\n" \
-  "                                    it; default on for block\n"      \
-  "                                    devices, off for files\n"        \
-  "               ,write-mostly        read only if no other can be\n"  \
-  "               ',,' stands for a comma in the path or URI.\n"        \
-  "log=none       (required) Remember no failed or interrupted write.\n" \
-  "               This version knows nothing else.\n"                   \
-  "read=balance   Read from the region that can be expected to answer\n" \
-  "               first (default), or\n"                                \
-  "read=first     from the first that can be read.\n"                   \
-  "timeout=SECS   How long an NBD server may take to connect and to\n"  \
-  "               answer a request (default 30)."
-
-static bool
-open_region (unsigned int i, struct dm_mirror_leg *leg)
-{
-  const struct spec *spec = dmio.specs[i];
-  const struct dm_bdev_options options = {
-    .flags = spec->direct, .timeout = dmio.timeout,
-  };
-  g_autofree char *message = NULL;
-  char *error;
-
-  dmio.bdevs[i] = dm_bdev_open (spec->device, &options, &error);
-  if (dmio.bdevs[i] == NULL) {
-    nbdkit_error ("region '%s': %s", spec->text,
-                  error != NULL ? error : strerror (errno));
-    free (error);
-    return false;
-  }
-  if (!spec_resolve (spec, dmio.bdevs[i], &leg->region, &message)) {
-    nbdkit_error ("%s", message);
-    return false;
-  }
-  leg->name = spec->text;
-  leg->write_mostly = spec->write_mostly;
-  return true;
-}
-
-/* Say what a careful administrator wants to know about the regions. */
-static void
-report_region (unsigned int i, const struct dm_mirror_leg *leg)
-{
-  sector_t size = dm_mirror_sectors (dmio.mirror);
-  const struct block_device *bdev = leg->region.bdev;
-
-  if (leg->region.count > size && !bdev->endless)
-    nbdkit_error ("region %u (%s) is larger than the volume, which has %"
-                  PRIu64 " bytes in whole blocks of %u; the rest of the "
-                  "region is not used", i, leg->name,
-                  size * DM_IO_SECTOR_SIZE,
-                  dm_mirror_block_size (dmio.mirror));
-  if (bdev->read_only && !dm_mirror_read_only (dmio.mirror))
-    nbdkit_error ("region %u (%s) is read-only: every write to the volume "
-                  "will fail", i, leg->name);
-}
-
-/* Regions are opened here, before nbdkit forks, so that errors are seen
- * and relative paths mean what the user meant.
+/* All that the user can have got wrong is found here, before nbdkit forks and
+ * goes to another directory.  The socket comes first since it is the easiest
+ * to take back.
  */
 static int
 dmio_get_ready (void)
 {
-  struct dm_mirror_leg legs[DM_IO_MAX_REGIONS];
-  unsigned int i;
-
-  for (i = 0; i < dmio.num_regions; i++)
-    if (!open_region (i, &legs[i]))
+  if (dmio.params.control != NULL) {
+    dmio.socket = control_socket_new (dmio.params.control);
+    if (dmio.socket == NULL)
       return -1;
-  dmio.mirror = dm_mirror_new (dmio.num_regions, legs, dmio.read);
-  for (i = 0; i < dmio.num_regions; i++)
-    report_region (i, &legs[i]);
+  }
+  dmio.assembly = assemble (&dmio.params);
+  if (dmio.assembly == NULL) {
+    control_socket_free (dmio.socket);
+    return -1;
+  }
+  dmio.mirror = assembly_mirror (dmio.assembly);
+  assembly_rest (dmio.assembly);
   return 0;
 }
 
 static int
 dmio_after_fork (void)
 {
-  int r = dm_mirror_attend (dmio.mirror);
+  int r = dm_mirror_start (dmio.mirror);
 
+  if (r == 0 && dmio.socket != NULL)
+    r = control_start (dmio.socket, dmio.mirror,
+                       assembly_legs (dmio.assembly), &dmio.control);
   if (r == 0)
     return 0;
   nbdkit_error ("cannot start a thread: %s", strerror (-r));
@@ -311,7 +160,7 @@ static const char *
 dmio_export_description (void *handle)
 {
   return nbdkit_printf_intern ("dmio mirror of %u regions",
-                               dmio.num_regions);
+                               dm_mirror_num_legs (dmio.mirror));
 }
 
 static int
@@ -411,10 +260,17 @@ check_aligned (const char *op, uint32_t count, uint64_t offset)
   return false;
 }
 
+/* What became of a request; legs may be added meanwhile. */
+struct outcome {
+  unsigned int num_legs;
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+};
+
 static void
 trace (enum dm_io_op op, uint32_t count, uint64_t offset, unsigned int flags,
-       const struct dm_io_result *results)
+       const struct outcome *outcome)
 {
+  const struct dm_io_result *results = outcome->results;
   g_autoptr (GString) line = g_string_new (NULL);
   unsigned int i;
 
@@ -422,7 +278,7 @@ trace (enum dm_io_op op, uint32_t count, uint64_t offset, unsigned int flags,
                           failure_log_op_name (op), count, offset,
                           flags & DM_IO_FUA ? " fua" : "",
                           flags & DM_IO_NO_UNMAP ? " no-unmap" : "");
-  for (i = 0; i < dmio.num_regions; i++)
+  for (i = 0; i < outcome->num_legs; i++)
     g_string_append_printf (line, " region %u %s %" PRIu64 " us", i,
                             results[i].error ?
                             g_strerror (results[i].error) : "ok",
@@ -433,13 +289,13 @@ trace (enum dm_io_op op, uint32_t count, uint64_t offset, unsigned int flags,
 /* The end of every request; returns what the callback returns. */
 static int
 reply (bool ok, enum dm_io_op op, uint32_t count, uint64_t offset,
-       unsigned int flags, const struct dm_io_result *results)
+       unsigned int flags, const struct outcome *outcome)
 {
   if (dmio_debug_io)
-    trace (op, count, offset, flags, results);
+    trace (op, count, offset, flags, outcome);
   if (ok)
     return 0;
-  nbdkit_set_error (reply_errno (results, dmio.num_regions));
+  nbdkit_set_error (reply_errno (outcome->results, outcome->num_legs));
   return -1;
 }
 
@@ -447,14 +303,15 @@ static int
 dmio_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
             uint32_t flags)
 {
-  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct outcome outcome;
   bool ok;
 
   if (!check_aligned ("read", count, offset))
     return -1;
+  outcome.num_legs = dm_mirror_num_legs (dmio.mirror);
   ok = dm_mirror_read (dmio.mirror, buf, offset / DM_IO_SECTOR_SIZE,
-                       count / DM_IO_SECTOR_SIZE, results);
-  return reply (ok, DM_IO_READ, count, offset, 0, results);
+                       count / DM_IO_SECTOR_SIZE, outcome.results);
+  return reply (ok, DM_IO_READ, count, offset, 0, &outcome);
 }
 
 /* Write, discard and write zeroes. */
@@ -462,15 +319,16 @@ static int
 change (enum dm_io_op op, const void *buf, uint32_t count, uint64_t offset,
         unsigned int flags)
 {
-  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct outcome outcome;
   bool ok;
 
   if (!check_aligned (failure_log_op_name (op), count, offset))
     return -1;
+  outcome.num_legs = dm_mirror_num_legs (dmio.mirror);
   ok = dm_mirror_write (dmio.mirror, op, flags, buf,
                         offset / DM_IO_SECTOR_SIZE,
-                        count / DM_IO_SECTOR_SIZE, results);
-  return reply (ok, op, count, offset, flags, results);
+                        count / DM_IO_SECTOR_SIZE, outcome.results);
+  return reply (ok, op, count, offset, flags, &outcome);
 }
 
 static unsigned int
@@ -512,10 +370,10 @@ dmio_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 static int
 dmio_flush (void *handle, uint32_t flags)
 {
-  struct dm_io_result results[DM_IO_MAX_REGIONS];
-  bool ok = dm_mirror_flush (dmio.mirror, results);
+  struct outcome outcome = { .num_legs = dm_mirror_num_legs (dmio.mirror) };
+  bool ok = dm_mirror_flush (dmio.mirror, outcome.results);
 
-  return reply (ok, DM_IO_FLUSH, 0, 0, 0, results);
+  return reply (ok, DM_IO_FLUSH, 0, 0, 0, &outcome);
 }
 
 static uint32_t
@@ -575,10 +433,11 @@ static struct nbdkit_plugin plugin = {
   .dump_plugin        = dmio_dump_plugin,
   .config             = dmio_config,
   .config_complete    = dmio_config_complete,
-  .config_help        = dmio_config_help,
+  .config_help        = PARAMS_HELP,
   .magic_config_key   = "region",
   .get_ready          = dmio_get_ready,
   .after_fork         = dmio_after_fork,
+  .cleanup            = dmio_cleanup,
   .list_exports       = dmio_list_exports,
   .default_export     = dmio_default_export,
   .open               = dmio_open,

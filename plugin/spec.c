@@ -6,11 +6,13 @@
 #include <config.h>
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <glib.h>
 
 #include "block-device.h"
+#include "nbd-connect.h"
 #include "spec.h"
 
 #define MAX_SECTORS (INT64_MAX / DM_IO_SECTOR_SIZE)
@@ -73,7 +75,17 @@ parse_direct (struct spec *spec, const char *text, char **error)
 }
 
 static bool
-parse_option (struct spec *spec, const char *option, char **error)
+parse_write_mostly (struct spec *spec, char **error)
+{
+  if (spec->write_mostly)
+    *error = g_strdup ("write-mostly is given twice");
+  spec->write_mostly = true;
+  return *error == NULL;
+}
+
+static bool
+parse_option (struct spec *spec, bool is_log, const char *option,
+              char **error)
 {
   if (g_str_has_prefix (option, "sector="))
     return parse_sectors (option, "sector=", &spec->has_sector,
@@ -81,24 +93,44 @@ parse_option (struct spec *spec, const char *option, char **error)
   if (g_str_has_prefix (option, "count="))
     return parse_sectors (option, "count=", &spec->has_count,
                           &spec->count, error);
-  if (g_str_has_prefix (option, "direct="))
+  if (!is_log && g_str_has_prefix (option, "direct="))
     return parse_direct (spec, option, error);
-  if (strcmp (option, "write-mostly") == 0) {
-    if (spec->write_mostly)
-      *error = g_strdup ("write-mostly is given twice");
-    spec->write_mostly = true;
-    return *error == NULL;
-  }
-  *error = g_strdup_printf ("unknown option '%s'; known are sector=N, "
-                            "count=N, direct=on|off and write-mostly "
-                            "(',,' stands for a comma in the path)", option);
+  if (!is_log && strcmp (option, "write-mostly") == 0)
+    return parse_write_mostly (spec, error);
+  *error = g_strdup_printf ("unknown option '%s'; known are sector=N%s "
+                            "(',,' stands for a comma in the path)", option,
+                            is_log ? " and count=N" :
+                            ", count=N, direct=on|off and write-mostly");
   return false;
 }
 
+/* As in dm_bdev_open. */
 static bool
-parse_fields (struct spec *spec, const char *text, char **error)
+is_uri (const char *device)
 {
+  return g_regex_match_simple ("^nbds?(\\+[a-z]+)?:", device, 0, 0);
+}
+
+/* What is wrong with a URI is said when it is opened. */
+static char *
+absolute_uri (const char *uri)
+{
+  g_autofree char *error = NULL;
+  char *absolute = nbd_check_uri (uri, &error);
+
+  return absolute != NULL ? absolute : g_strdup (uri);
+}
+
+static bool
+parse_fields (struct spec *spec, bool is_log, char **error)
+{
+  const char *text = spec->text;
+
   spec->device = next_field (&text);
+  spec->options = text != NULL ? text - 1 : "";
+  spec->is_uri = is_uri (spec->device);
+  spec->absolute = spec->is_uri ? absolute_uri (spec->device) :
+    g_canonicalize_filename (spec->device, NULL);
   if (spec->device[0] == '\0') {
     *error = g_strdup ("the path is empty; name a file, a block device or "
                        "an NBD server");
@@ -107,7 +139,7 @@ parse_fields (struct spec *spec, const char *text, char **error)
   while (text != NULL) {
     g_autofree char *option = next_field (&text);
 
-    if (!parse_option (spec, option, error))
+    if (!parse_option (spec, is_log, option, error))
       return false;
   }
   if (spec->has_count && spec->count == 0) {
@@ -117,26 +149,92 @@ parse_fields (struct spec *spec, const char *text, char **error)
   return true;
 }
 
-struct spec *
-spec_parse (const char *text, char **error)
+static struct spec *
+parse (const char *what, bool is_log, const char *text, char **error)
 {
-  struct spec *spec = g_new0 (struct spec, 1);
+  struct spec *spec = g_atomic_rc_box_new0 (struct spec);
   g_autofree char *message = NULL;
 
+  spec->what = what;
   spec->text = g_strdup (text);
-  if (parse_fields (spec, text, &message))
+  if (parse_fields (spec, is_log, &message))
     return spec;
-  *error = g_strdup_printf ("region '%s': %s", text, message);
-  spec_free (spec);
+  *error = g_strdup_printf ("%s '%s': %s", what, text, message);
+  spec_unref (spec);
   return NULL;
 }
 
-void
-spec_free (struct spec *spec)
+struct spec *
+spec_parse_region (const char *text, char **error)
 {
+  return parse ("region", false, text, error);
+}
+
+struct spec *
+spec_parse_log (const char *text, char **error)
+{
+  return parse ("log copy", true, text, error);
+}
+
+struct spec *
+spec_ref (struct spec *spec)
+{
+  return g_atomic_rc_box_acquire (spec);
+}
+
+static void
+clear (void *arg)
+{
+  struct spec *spec = arg;
+
+  g_free (spec->absolute);
   g_free (spec->device);
   g_free (spec->text);
-  g_free (spec);
+}
+
+void
+spec_unref (struct spec *spec)
+{
+  if (spec != NULL)
+    g_atomic_rc_box_release_full (spec, clear);
+}
+
+char *
+spec_canonical_path (const struct spec *spec)
+{
+  g_autofree char *directory = g_path_get_dirname (spec->absolute);
+  g_autofree char *file = g_path_get_basename (spec->absolute);
+  g_autofree char *real = NULL;
+  char *path = realpath (spec->absolute, NULL);
+
+  if (path != NULL)
+    return path;
+  real = realpath (directory, NULL);
+  return g_build_filename (real != NULL ? real : directory, file, NULL);
+}
+
+char *
+spec_absolute_text (const struct spec *spec)
+{
+  GString *text = g_string_new (spec->absolute);
+
+  g_string_replace (text, ",", ",,", 0);
+  g_string_append (text, spec->options);
+  return g_string_free (text, FALSE);
+}
+
+/* It is written like a SPEC, so that two cannot be mixed up. */
+char *
+spec_id (const struct spec *spec)
+{
+  g_autofree char *device = spec->is_uri ? g_strdup (spec->absolute) :
+    spec_canonical_path (spec);
+  GString *id = g_string_new (device);
+
+  g_string_replace (id, ",", ",,", 0);
+  if (spec->sector != 0)
+    g_string_append_printf (id, ",sector=%" PRIu64, spec->sector);
+  return g_string_free (id, FALSE);
 }
 
 bool
@@ -148,35 +246,36 @@ spec_resolve (const struct spec *spec, struct block_device *bdev,
 
   *region = (struct io_region) { .bdev = bdev, .sector = spec->sector };
   if (bdev->size == 0) {
-    *error = g_strdup_printf ("region '%s': %s has size 0; give it its size "
+    *error = g_strdup_printf ("%s '%s': %s has size 0; give it its size "
                               "first, for example with truncate(1)",
-                              spec->text, spec->device);
+                              spec->what, spec->text, spec->device);
     return false;
   }
   if (!spec->has_count && bdev->size % DM_IO_SECTOR_SIZE != 0) {
-    *error = g_strdup_printf ("region '%s': the size of %s, %" PRIu64
+    *error = g_strdup_printf ("%s '%s': the size of %s, %" PRIu64
                               " bytes, is not a multiple of %d; change it "
                               "with truncate(1), or leave its end out with "
                               "count=%" PRIu64,
-                              spec->text, spec->device, bdev->size,
-                              DM_IO_SECTOR_SIZE,
+                              spec->what, spec->text, spec->device,
+                              bdev->size, DM_IO_SECTOR_SIZE,
                               size > spec->sector ? size - spec->sector : 0);
     return false;
   }
   if (spec->sector >= size ||
       (spec->has_count && spec->count > size - spec->sector)) {
-    *error = g_strdup_printf ("region '%s': reaches beyond the end of %s, "
+    *error = g_strdup_printf ("%s '%s': reaches beyond the end of %s, "
                               "which has %" PRIu64 " sectors of %d bytes",
-                              spec->text, spec->device, size,
+                              spec->what, spec->text, spec->device, size,
                               DM_IO_SECTOR_SIZE);
     return false;
   }
   region->count = spec->has_count ? spec->count : size - spec->sector;
   if (((spec->sector | (spec->has_count ? spec->count : 0)) & (unit - 1)) != 0) {
-    *error = g_strdup_printf ("region '%s': sector= and count= must be "
+    *error = g_strdup_printf ("%s '%s': sector= and count= must be "
                               "multiples of %" PRIu64 ", since the block "
-                              "size of %s is %u bytes", spec->text, unit,
-                              spec->device, dm_bdev_block_size (bdev));
+                              "size of %s is %u bytes", spec->what,
+                              spec->text, unit, spec->device,
+                              dm_bdev_block_size (bdev));
     return false;
   }
   region->count -= region->count % unit;

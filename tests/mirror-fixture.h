@@ -25,6 +25,7 @@ open_mirror (struct fixture *f, sector_t sectors, enum dm_mirror_read policy,
              unsigned int write_mostly, const struct mock_options *options)
 {
   static const char *const names[LEGS] = { "a", "b", "c" };
+  const struct dm_mirror_options mirror_options = { .policy = policy };
   struct dm_mirror_leg legs[LEGS];
   unsigned int i;
 
@@ -34,7 +35,7 @@ open_mirror (struct fixture *f, sector_t sectors, enum dm_mirror_read policy,
       .region = f->where[i], .name = names[i],
       .write_mostly = write_mostly & 1U << i,
     };
-  f->mirror = dm_mirror_new (LEGS, legs, policy);
+  f->mirror = dm_mirror_new (LEGS, legs, &mirror_options, NULL);
 }
 
 static inline void

@@ -9,6 +9,9 @@
  * durable: one that began later.  A flush takes effect when it ends, so
  * that nothing is durable before it is acknowledged.
  *
+ * The power is one for all mocks: an operation takes some when it takes
+ * effect, so what follows from one that came too late comes too late too.
+ *
  * mock->lock owns all of a mock that changes.  It is not held while an
  * operation waits; the gate's lock is never taken with it.
  */
@@ -23,6 +26,7 @@
 #include <glib.h>
 #include <liburing.h>
 
+#include "clock.h"
 #include "mock-device.h"
 
 #define SECTOR DM_IO_SECTOR_SIZE
@@ -30,15 +34,22 @@
 struct mock {
   struct block_device bdev;     /* first */
   struct mock_options options;
+  struct bdev_ops ops;
 
   pthread_mutex_t lock;
   unsigned char *data;
   unsigned char *durable;
   uint64_t *first_write;        /* of each sector; 0: durable */
+  bool *allocated;              /* each sector */
+  uint64_t mtime, durable_mtime;
+  unsigned int revive_later;    /* see mock_set_revive */
+  int revive_error;
+  unsigned int revives;
   struct mock_script script;
   struct mock_event *trace;     /* options.max_trace elements */
   size_t nr_events;             /* may be more than that */
   unsigned int counts[5];       /* by bit of enum mock_op */
+  uint64_t changed;             /* bytes */
 };
 
 static struct mock *
@@ -60,6 +71,50 @@ uint64_t
 mock_now (void)
 {
   return __atomic_load_n (&now, __ATOMIC_SEQ_CST);
+}
+
+/*----------------------------------------------------------------------
+ * Power
+ */
+
+/* How many operations it lasts for.  Atomic. */
+#define FOR_EVER UINT64_MAX
+static uint64_t power = FOR_EVER;
+
+void
+mock_power_off_after (unsigned int n)
+{
+  __atomic_store_n (&power, n, __ATOMIC_SEQ_CST);
+}
+
+void
+mock_power_off (void)
+{
+  mock_power_off_after (0);
+}
+
+void
+mock_power_on (void)
+{
+  __atomic_store_n (&power, FOR_EVER, __ATOMIC_SEQ_CST);
+}
+
+bool
+mock_power_is_off (void)
+{
+  return __atomic_load_n (&power, __ATOMIC_SEQ_CST) == 0;
+}
+
+static bool
+take_power (enum mock_op op)
+{
+  uint64_t left = __atomic_load_n (&power, __ATOMIC_SEQ_CST);
+
+  while (left != 0 && left != FOR_EVER && op != MOCK_READ)
+    if (__atomic_compare_exchange_n (&power, &left, left - 1, false,
+                                     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+      return true;
+  return left != 0;
 }
 
 /*----------------------------------------------------------------------
@@ -95,6 +150,19 @@ begin (struct mock *mock, const struct mock_event *event,
   return i;
 }
 
+/* An operation that has waited takes effect: called with the lock held.
+ * Returns 0 or an errno.
+ */
+static int
+outcome (struct mock *mock, enum mock_op op, const struct mock_fate *fate)
+{
+  if (__atomic_load_n (&mock->bdev.failed, __ATOMIC_RELAXED))
+    return ENOTCONN;
+  if (fate->error != 0)
+    return fate->error;
+  return take_power (op) ? 0 : EIO;
+}
+
 /* Called with the lock held, which it releases. */
 static ssize_t
 end (struct mock *mock, size_t i, ssize_t result)
@@ -112,13 +180,18 @@ end (struct mock *mock, size_t i, ssize_t result)
  */
 
 static void
-mark_dirty (struct mock *mock, uint64_t offset, uint64_t length)
+mark_dirty (struct mock *mock, uint64_t offset, uint64_t length,
+            bool allocated)
 {
   uint64_t s, time = tick ();
 
-  for (s = offset / SECTOR; s * SECTOR < offset + length; s++)
+  for (s = offset / SECTOR; s * SECTOR < offset + length; s++) {
     if (mock->first_write[s] == 0)
       mock->first_write[s] = time;
+    mock->allocated[s] = allocated;
+  }
+  mock->changed += length;
+  mock->mtime = clock_date ();
 }
 
 /* Make durable what was first written before TIME. */
@@ -184,12 +257,14 @@ mock_readv (struct block_device *bdev, const struct iovec *iov, int iovcnt,
   struct mock_event event = { .op = MOCK_READ, .offset = offset };
   struct mock_fate fate;
   size_t i;
+  int error;
 
   event.length = check_iovecs (mock, iov, iovcnt, offset);
   i = begin (mock, &event, &fate);
   pthread_mutex_lock (&mock->lock);
-  if (fate.error != 0)
-    return end (mock, i, -fate.error);
+  error = outcome (mock, MOCK_READ, &fate);
+  if (error != 0)
+    return end (mock, i, -error);
   copy (mock->data + offset, iov, fate.transfer, false);
   return end (mock, i, fate.transfer);
 }
@@ -203,15 +278,17 @@ mock_writev (struct block_device *bdev, const struct iovec *iov, int iovcnt,
                               .offset = offset };
   struct mock_fate fate;
   size_t i;
+  int error;
 
   g_assert_false (fua && bdev->fua_by_flush);
   event.length = check_iovecs (mock, iov, iovcnt, offset);
   i = begin (mock, &event, &fate);
   pthread_mutex_lock (&mock->lock);
-  if (fate.error != 0)
-    return end (mock, i, -fate.error);
+  error = outcome (mock, MOCK_WRITE, &fate);
+  if (error != 0)
+    return end (mock, i, -error);
   copy (mock->data + offset, iov, fate.transfer, true);
-  mark_dirty (mock, offset, fate.transfer);
+  mark_dirty (mock, offset, fate.transfer, true);
   if (fua)
     make_durable (mock, offset, fate.transfer, UINT64_MAX);
   return end (mock, i, fate.transfer);
@@ -265,12 +342,16 @@ mock_flush (struct block_device *bdev)
   uint64_t time = tick ();
   struct mock_fate fate;
   size_t i;
+  int error;
 
   i = begin (mock, &event, &fate);
   pthread_mutex_lock (&mock->lock);
-  if (fate.error == 0)
+  error = outcome (mock, MOCK_FLUSH, &fate);
+  if (error == 0) {
     make_durable (mock, 0, bdev->size, time);
-  return end (mock, i, -fate.error);
+    mock->durable_mtime = mock->mtime;
+  }
+  return end (mock, i, -error);
 }
 
 static int
@@ -282,17 +363,19 @@ make_zero (struct block_device *bdev, enum mock_op op, bool supported,
                               .length = length };
   struct mock_fate fate;
   size_t i;
+  int error;
 
   g_assert_cmpuint (length, >, 0);
   i = begin (mock, &event, &fate);
   pthread_mutex_lock (&mock->lock);
   if (fate.error == 0 && !supported)
     fate.error = EOPNOTSUPP;
-  if (fate.error == 0) {
+  error = outcome (mock, op, &fate);
+  if (error == 0) {
     memset (mock->data + offset, 0, length);
-    mark_dirty (mock, offset, length);
+    mark_dirty (mock, offset, length, op == MOCK_ZERO);
   }
-  return end (mock, i, -fate.error);
+  return end (mock, i, -error);
 }
 
 static int
@@ -309,6 +392,66 @@ mock_zero (struct block_device *bdev, uint64_t offset, uint64_t length)
                     offset, length);
 }
 
+/* A flush, as that of a file. */
+static int
+mock_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  struct mock *mock = to_mock (bdev);
+  int r = mock_flush (bdev);
+
+  pthread_mutex_lock (&mock->lock);
+  *stamp = (struct bdev_stamp) {
+    .valid = true, .size = bdev->size, .mtime = mock->mtime,
+  };
+  pthread_mutex_unlock (&mock->lock);
+  return r;
+}
+
+static int
+mock_extents (struct block_device *bdev, uint64_t offset, uint64_t length,
+              struct bdev_extent *extents, int max)
+{
+  struct mock *mock = to_mock (bdev);
+  uint64_t end = offset + length, n;
+  int i = -1;
+
+  pthread_mutex_lock (&mock->lock);
+  for (; offset < end; offset += n) {
+    bool hole = !mock->allocated[offset / SECTOR];
+
+    n = MIN (SECTOR - offset % SECTOR, end - offset);
+    if (i >= 0 && extents[i].hole == hole)
+      extents[i].length += n;
+    else if (++i < max)
+      extents[i] = (struct bdev_extent) {
+        .length = n, .hole = hole, .zero = hole,
+      };
+    else
+      break;
+  }
+  pthread_mutex_unlock (&mock->lock);
+  return MIN (i + 1, max);
+}
+
+static int
+mock_revive (struct block_device *bdev)
+{
+  struct mock *mock = to_mock (bdev);
+  int r;
+
+  pthread_mutex_lock (&mock->lock);
+  mock->revives++;
+  r = mock->revive_error;
+  if (r == 0 && mock->revive_later > 0) {
+    mock->revive_later--;
+    r = -EAGAIN;
+  }
+  pthread_mutex_unlock (&mock->lock);
+  if (r == 0)
+    mock_set_failed (bdev, false);
+  return r;
+}
+
 void
 mock_close (struct block_device *bdev)
 {
@@ -319,20 +462,30 @@ mock_close (struct block_device *bdev)
   g_free (mock->data);
   g_free (mock->durable);
   g_free (mock->first_write);
+  g_free (mock->allocated);
   g_free (mock->trace);
   g_free (mock);
 }
 
-#define MOCK_OPS                                                \
-  .readv = mock_readv, .writev = mock_writev,                   \
-  .flush = mock_flush, .punch = mock_punch, .zero = mock_zero,  \
-  .close = mock_close
-
-static const struct bdev_ops mock_ops = { MOCK_OPS };
-static const struct bdev_ops mock_ring_ops = {
-  MOCK_OPS,
-  .ring_prepare = mock_ring_prepare, .ring_result = mock_ring_result,
+static const struct bdev_ops mock_ops = {
+  .readv = mock_readv, .writev = mock_writev,
+  .flush = mock_flush, .punch = mock_punch, .zero = mock_zero,
+  .revive = mock_revive, .close = mock_close,
 };
+
+static void
+set_ops (struct mock *mock)
+{
+  mock->ops = mock_ops;
+  if (mock->options.ring) {
+    mock->ops.ring_prepare = mock_ring_prepare;
+    mock->ops.ring_result = mock_ring_result;
+  }
+  if (mock->options.has_extents)
+    mock->ops.extents = mock_extents;
+  if (mock->options.has_stamp)
+    mock->ops.stamp = mock_stamp;
+}
 
 struct block_device *
 mock_open (const char *name, uint64_t size,
@@ -340,10 +493,9 @@ mock_open (const char *name, uint64_t size,
 {
   struct mock *mock = g_new0 (struct mock, 1);
 
-  g_assert_cmpint (bdev_init (&mock->bdev,
-                              options->ring ? &mock_ring_ops : &mock_ops,
-                              name, size), ==, 0);
+  g_assert_cmpint (bdev_init (&mock->bdev, &mock->ops, name, size), ==, 0);
   mock->options = *options;
+  set_ops (mock);
   if (mock->options.max_trace == 0)
     mock->options.max_trace = 1024;
   mock->bdev.read_only = options->read_only;
@@ -355,6 +507,8 @@ mock_open (const char *name, uint64_t size,
   mock->data = g_malloc0 (size);
   mock->durable = g_malloc0 (size);
   mock->first_write = g_new0 (uint64_t, size / SECTOR);
+  mock->allocated = g_new0 (bool, size / SECTOR + 1);
+  mock->mtime = mock->durable_mtime = clock_date ();
   mock->trace = g_new0 (struct mock_event, mock->options.max_trace);
   return &mock->bdev;
 }
@@ -377,6 +531,45 @@ mock_clear_faults (struct block_device *bdev)
   pthread_mutex_lock (&mock->lock);
   mock->script.n = 0;
   pthread_mutex_unlock (&mock->lock);
+}
+
+void
+mock_set_failed (struct block_device *bdev, bool failed)
+{
+  __atomic_store_n (&bdev->offline, failed, __ATOMIC_RELAXED);
+  __atomic_store_n (&bdev->failed, failed, __ATOMIC_RELAXED);
+}
+
+void
+mock_set_revive (struct block_device *bdev, unsigned int n, int error)
+{
+  struct mock *mock = to_mock (bdev);
+
+  pthread_mutex_lock (&mock->lock);
+  mock->revive_later = n;
+  mock->revive_error = error;
+  mock->revives = 0;
+  pthread_mutex_unlock (&mock->lock);
+}
+
+unsigned int
+mock_revives (struct block_device *bdev)
+{
+  struct mock *mock = to_mock (bdev);
+  unsigned int n;
+
+  pthread_mutex_lock (&mock->lock);
+  n = mock->revives;
+  pthread_mutex_unlock (&mock->lock);
+  return n;
+}
+
+void
+mock_reopen (struct block_device *bdev)
+{
+  mock_set_failed (bdev, false);
+  mock_set_revive (bdev, 0, 0);
+  g_assert_cmpint (bdev_revive (bdev), ==, 0);
 }
 
 /*----------------------------------------------------------------------
@@ -403,6 +596,7 @@ mock_clear_trace (struct block_device *bdev)
   pthread_mutex_lock (&mock->lock);
   mock->nr_events = 0;
   memset (mock->counts, 0, sizeof mock->counts);
+  mock->changed = 0;
   pthread_mutex_unlock (&mock->lock);
 }
 
@@ -420,6 +614,18 @@ mock_count (struct block_device *bdev, unsigned int ops)
   return sum;
 }
 
+uint64_t
+mock_changed (struct block_device *bdev)
+{
+  struct mock *mock = to_mock (bdev);
+  uint64_t n;
+
+  pthread_mutex_lock (&mock->lock);
+  n = mock->changed;
+  pthread_mutex_unlock (&mock->lock);
+  return n;
+}
+
 unsigned char *
 mock_data (struct block_device *bdev)
 {
@@ -435,7 +641,32 @@ mock_set (struct block_device *bdev, uint64_t offset, const void *buf,
   pthread_mutex_lock (&mock->lock);
   memcpy (mock->data + offset, buf, length);
   memcpy (mock->durable + offset, buf, length);
+  memset (mock->allocated + offset / SECTOR, true,
+          (length + SECTOR - 1) / SECTOR);
   pthread_mutex_unlock (&mock->lock);
+}
+
+void
+mock_touch (struct block_device *bdev, uint64_t mtime)
+{
+  struct mock *mock = to_mock (bdev);
+
+  pthread_mutex_lock (&mock->lock);
+  mock->mtime = mock->durable_mtime = mtime;
+  pthread_mutex_unlock (&mock->lock);
+}
+
+uint64_t
+mock_allocated (struct block_device *bdev)
+{
+  struct mock *mock = to_mock (bdev);
+  uint64_t s, n = 0;
+
+  pthread_mutex_lock (&mock->lock);
+  for (s = 0; s < bdev->size / SECTOR; s++)
+    n += mock->allocated[s] ? SECTOR : 0;
+  pthread_mutex_unlock (&mock->lock);
+  return n;
 }
 
 void
@@ -452,9 +683,14 @@ mock_power_cut (struct block_device *bdev, uint64_t seed)
     at = s * SECTOR;
     if (g_rand_boolean (rand))
       memcpy (mock->durable + at, mock->data + at, SECTOR);
-    else
+    else {
       memcpy (mock->data + at, mock->durable + at, SECTOR);
+      mock->allocated[s] = true; /* or it may have been */
+    }
     mock->first_write[s] = 0;
   }
+  if (g_rand_boolean (rand))
+    mock->mtime = mock->durable_mtime;
+  mock->durable_mtime = mock->mtime;
   pthread_mutex_unlock (&mock->lock);
 }

@@ -38,6 +38,8 @@ struct mock_options {
   bool can_zero;
   bool fua_by_flush;
   bool ring;                    /* has ring_prepare */
+  bool has_extents;             /* what was never written is a hole */
+  bool has_stamp;               /* its mtime is that of its last change */
   size_t mem_align;             /* 0 is 1 */
   size_t max_trace;             /* events that are kept; 0 is 1024 */
 };
@@ -51,6 +53,19 @@ extern void mock_close (struct block_device *bdev);
 extern void mock_fault (struct block_device *bdev,
                         const struct mock_fault *fault);
 extern void mock_clear_faults (struct block_device *bdev);
+
+/* It fails everything, also what waits, until it is revived; or no longer. */
+extern void mock_set_failed (struct block_device *bdev, bool failed);
+/* bdev_revive says so before it succeeds: N times -EAGAIN; or always ERROR,
+ * negative, if that is not 0.
+ */
+extern void mock_set_revive (struct block_device *bdev, unsigned int n,
+                             int error);
+/* How often it was called since. */
+extern unsigned int mock_revives (struct block_device *bdev);
+
+/* As though it had been closed and opened again. */
+extern void mock_reopen (struct block_device *bdev);
 
 /*----------------------------------------------------------------------
  * The trace
@@ -80,6 +95,9 @@ extern void mock_clear_trace (struct block_device *bdev);
  */
 extern unsigned int mock_count (struct block_device *bdev, unsigned int ops);
 
+/* How many bytes were written, punched or zeroed in that time. */
+extern uint64_t mock_changed (struct block_device *bdev);
+
 /* Now, by the clock of the events. */
 extern uint64_t mock_now (void);
 
@@ -95,6 +113,20 @@ extern unsigned char *mock_data (struct block_device *bdev);
 /* Write directly, durably, without any trace. */
 extern void mock_set (struct block_device *bdev, uint64_t offset,
                       const void *buf, size_t length);
+
+/* Others than the library change it: its time too. */
+extern void mock_touch (struct block_device *bdev, uint64_t mtime);
+/* How many bytes are not holes. */
+extern uint64_t mock_allocated (struct block_device *bdev);
+
+/* From now on, or after N more operations that change or flush a mock, all
+ * mocks fail, and nothing changes them; until there is power again.  So
+ * what has happened on all of them up to some moment has, and nothing else.
+ */
+extern void mock_power_off (void);
+extern void mock_power_off_after (unsigned int n);
+extern void mock_power_on (void);
+extern bool mock_power_is_off (void);
 
 /* Lose the power: each sector written and not flushed since keeps its
  * new content or falls back to its last durable one, at random.

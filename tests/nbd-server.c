@@ -427,6 +427,16 @@ reply (struct connection *c, GByteArray *bytes)
   }
 }
 
+/* Called with the lock held, but it does not keep it. */
+static void
+hang_up_and_wait (struct connection *c)
+{
+  pthread_mutex_unlock (&c->server->lock);
+  shutdown (c->fd, SHUT_RDWR);
+  g_usleep (SERVER_LATE_US);
+  pthread_mutex_lock (&c->server->lock);
+}
+
 /* False if the connection is to end. */
 static bool
 serve (struct connection *c, const struct request *r,
@@ -437,6 +447,8 @@ serve (struct connection *c, const struct request *r,
 
   if (fault->what == SERVER_HANGS_UP)
     return false;
+  if (fault->what == SERVER_HANGS_UP_FIRST)
+    hang_up_and_wait (c);
   bytes = g_byte_array_new ();
   if (fault->what == SERVER_SAYS_ERROR)
     add_error (c, bytes, r, fault->error);

@@ -73,6 +73,7 @@ enum nbd_server_misdeed {
   SERVER_SAYS_NOTHING,          /* having done it */
   SERVER_HANGS_UP,              /* without doing it */
   SERVER_HANGS_UP_IN_REPLY,     /* having done it */
+  SERVER_HANGS_UP_FIRST,        /* and does it SERVER_LATE_US later */
   SERVER_SAYS_GARBAGE,
   SERVER_SAYS_HALF,             /* of a structured read; calls that all */
 };
@@ -84,6 +85,7 @@ struct nbd_server_fault {
   uint32_t error;               /* an errno of those that NBD has */
 };
 #define SERVER_MAX_FAULTS 8
+#define SERVER_LATE_US 500000
 
 /* A command, in the order in which they came. */
 struct nbd_server_event {

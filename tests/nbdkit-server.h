@@ -10,11 +10,18 @@
 #ifndef DMIO_NBDKIT_SERVER_H
 #define DMIO_NBDKIT_SERVER_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct nbdkit_server {
+  bool write_back;              /* loses what is not flushed if it is killed */
+  bool tcp;                     /* not on a Unix socket */
+  /* The rest is set by start. */
   pid_t pid;                    /* 0: none */
-  char *socket;
+  char *file;
+  unsigned int block_size;
+  char *socket;                 /* or NULL and */
+  unsigned int port;
   char *uri;
   char *fail;                   /* while this file exists, reads and changes
                                  * fail with EIO */
@@ -27,5 +34,13 @@ extern void nbdkit_server_start (struct nbdkit_server *server,
                                  const char *file, unsigned int block_size);
 /* Nobody may be connected. */
 extern void nbdkit_server_stop (struct nbdkit_server *server);
+
+/* Let it do nothing, all of it, for a while. */
+extern void nbdkit_server_pause (struct nbdkit_server *server);
+extern void nbdkit_server_continue (struct nbdkit_server *server);
+
+/* As at a crash; and start it again, at the same address. */
+extern void nbdkit_server_kill (struct nbdkit_server *server);
+extern void nbdkit_server_restart (struct nbdkit_server *server);
 
 #endif /* DMIO_NBDKIT_SERVER_H */

@@ -66,6 +66,9 @@ random_file qemu.img 1M
 random_file odd.img 100000
 random_file unreadable.img 1M
 chmod 000 unreadable.img
+random_file read-only.img 1M
+chmod 444 read-only.img
+truncate -s 1T huge.img
 : > empty.img
 mkdir directory
 mkfifo fifo
@@ -79,12 +82,13 @@ for i in $(seq 65); do
   many+=("many$i.img")
 done
 
-# What is in the files, and when it was changed.  The last does not go for
-# those that are open.
+# What is in the files, and when it was changed, and which there are.  The time
+# does not go for those that are open.
 checksums ()
 {
   chmod 400 unreadable.img
-  find . -name '*.img' -type f -exec sha256sum {} + | sort
+  find . -name '*.img' -type f ! -name huge.img -exec sha256sum {} + | sort
+  find . -name '*.dmlog' -o -name x -o -name new
   chmod 000 unreadable.img
   find . -name '*.img' -type f ! -name served.img ! -name qemu.img \
        -printf '%p %T@\n' | sort
@@ -106,14 +110,93 @@ wait_for 20 grep -q '1 MiB' qemu.log
 #       arguments
 refuses 'region'            'file|block device' \
         log=none
-refuses 'log'               'log=none' \
+refuses 'no log yet'        'init=clean.*init=sync.*log=none' \
         good.img other.img
-refuses 'log=x'             'log=none' \
+refuses 'no log yet'        'init=clean.*init=sync.*log=none' \
         good.img log=x
-refuses 'log='              'log=none' \
+refuses "log copy ''"            'empty.*log=none' \
         good.img log=
-refuses 'init'              'known|region=' \
-        good.img log=none init=clean
+refuses 'log=none'          'twice' \
+        good.img log=none log=none
+for logs in 'log=none log=x' 'log=x log=none'; do
+  # shellcheck disable=SC2086
+  refuses 'log='            'log=none.*leave out' \
+          good.img $logs
+done
+refuses "log copy 'x,direct=on'" 'unknown.*known are.*sector=N' \
+        good.img log=x,direct=on init=clean
+refuses "log copy 'x,write-mostly'" 'unknown.*known are.*sector=N' \
+        good.img log=x,write-mostly init=clean
+for parameter in init=clean chunk=1M degraded=yes degraded=no quorum=1 \
+                 resync-rate=1M; do
+  refuses "${parameter%=*}=" 'log=none.*leave out' \
+          good.img log=none "$parameter"
+done
+for value in '' Clean none yes clean,sync; do
+  refuses "init=$value"     'clean.*alike.*sync.*copy' \
+          good.img "init=$value"
+done
+for value in '' 0 -1 1 32K 96K 3M 2T 1Z x 1M1 99999999999999999999; do
+  refuses "chunk=$value:"   'power of two.*64K.*1T' \
+          good.img init=clean "chunk=$value"
+done
+for value in '' 1 0 on maybe YES; do
+  refuses "degraded=$value:" 'yes or no' \
+          good.img "degraded=$value"
+done
+for value in '' 0 -1 1.5 x 65 2x; do
+  refuses "quorum=$value:"  'number of regions.*1.*64' \
+          good.img other.img init=clean "quorum=$value"
+done
+refuses 'quorum=3'          'only 2 regions' \
+        good.img other.img init=clean quorum=3
+for value in '' -1 x 1Z 1..5; do
+  refuses "resync-rate=$value:" 'bytes per second' \
+          good.img init=clean "resync-rate=$value"
+done
+refuses 'control='          'empty' \
+        good.img init=clean control=
+refuses 'control='          'too long.*shorter' \
+        good.img init=clean control="$(printf '%0120d' 0)"
+refuses 'control=.*/good\.img' 'not a socket.*another' \
+        good.img init=clean control=./good.img
+refuses 'control=.*/missing/' 'No such file.*directory' \
+        good.img init=clean control=missing/socket
+refuses 'control=.*\.sock'  'another server.*stop' \
+        good.img init=clean control="$server_socket"
+for key in init=clean chunk=1M degraded=yes quorum=1 resync-rate=1M \
+           control=x; do
+  refuses "${key%=*}="      'twice' \
+          good.img "$key" "$key"
+done
+refuses 'no region is a file' 'log=FILE.*log=none' \
+        /dev/zero init=clean
+refuses 'missing\.img'      'No such file' \
+        good.img missing.img init=clean
+refuses 'read-only\.img'    'writable.*log=none' \
+        good.img read-only.img init=clean
+refuses 'served\.img'       'locked.*another server.*stop' \
+        good.img served.img init=clean
+refuses "log copy 'directory'"   'must be|file or a block device' \
+        good.img log=directory init=clean
+refuses "log copy 'empty\.img'"  'too small.*remove' \
+        good.img log=empty.img init=clean
+refuses "log copy 'good\.img'"   'same file.*once' \
+        good.img log=good.img init=clean
+refuses "log copy 'new'"         'same file|exists' \
+        good.img log=new log=new init=clean
+refuses "log copy 'many1\.img'"  'too small.*remove' \
+        good.img log=many1.img init=clean
+refuses 'log copy other\.img' 'no valid superblock.*not empty.*remove' \
+        good.img log=other.img init=clean
+refuses "log copy 'read-only\.img'" 'writable' \
+        good.img log=read-only.img init=clean
+refuses "log copy 'missing/log'" 'No such file.*log=' \
+        good.img log=missing/log init=clean
+refuses "log copy 'nbd://localhost:1'" 'refused' \
+        good.img log=nbd://localhost:1 init=clean
+refuses 'more than 8388608 chunks' 'chunk=' \
+        huge.img init=clean chunk=64K
 refuses 'nonsense'          'known|region=' \
         good.img log=none nonsense=1
 refuses "parameter 'a'"     'region=' \
@@ -225,7 +308,7 @@ for value in '' 0 -1 1.5 10s 0x10 ' 1' 86401 18446744073709551617; do
 done
 refuses 'timeout='          'twice' \
         good.img log=none timeout=10 timeout=10
-refuses "parameter 'direct'" 'known are.*read=.*timeout=' \
+refuses "parameter 'direct'" 'known are.*init=.*control=.*read=.*timeout=' \
         good.img log=none direct=on
 refuses "parameter 'write-mostly'" 'known are.*read=.*timeout=' \
         good.img log=none write-mostly=on

@@ -17,7 +17,8 @@ for line in '^path=.*/nbdkit-dmio-plugin\.so$' \
             '^magic_config_key=region$' \
             '^max_thread_model=parallel$' \
             '^thread_model=parallel$' \
-            '^dmio_version=[0-9]' '^dmio_max_regions=64$' '^dmio_logs=none$' \
+            '^dmio_version=[0-9]' '^dmio_max_regions=64$' '^dmio_logs=none file block-device nbd$' \
+            '^dmio_control=json-rpc$' \
             '^dmio_regions=file block-device nbd$' \
             '^dmio_io_uring=(yes|no \(.+\))$'; do
   grep -E "$line" dump.log
@@ -45,7 +46,9 @@ if command -v ldd > /dev/null; then
 fi
 
 bounded "${nbdkit[@]}" "$DMIO_PLUGIN" --help > help.log
-for word in 'region=' 'log=none' 'read=balance' 'read=first' 'timeout=' \
+for word in 'region=' 'init=clean' 'init=sync' 'log=SPEC' 'log=none' \
+            'chunk=' 'degraded=yes' 'quorum=' 'resync-rate=' 'control=' \
+            'read=balance' 'read=first' 'timeout=' \
             ',sector=' ',count=' ',direct=on|off' ',write-mostly' \
             'NBD URI'; do
   grep -F -- "$word" help.log

@@ -16,6 +16,8 @@ requires unshare util-linux
 set -x
 
 export DMIO=$DMIO_PLUGIN DMIO_TIMEOUT=120
+DMIOCTL=$(realpath ../plugin/dmioctl)
+export DMIOCTL
 mkdir temporary
 
 # example NAME ARGUMENT...

@@ -475,6 +475,75 @@ test_o3_discard_unsupported (struct files *f, gconstpointer unused)
   assert_contents (f->path[1], f->data, SIZE);
 }
 
+/* Not even revived: what was lost stays lost. */
+static void
+test_truncated_revive (struct files *f, gconstpointer unused)
+{
+  struct io_region where = open_and_truncate (f, SIZE / 2);
+  struct dm_io_request req = vm_request (DM_IO_WRITE, f->data);
+  struct bdev_stamp stamp;
+
+  g_assert_false (where.bdev->failed);
+  g_assert_cmpint (bdev_revive (where.bdev), ==, -EIO);
+  g_test_assert_expected_messages ();
+  g_assert_true (where.bdev->failed);
+  g_assert_cmpint (truncate (f->path[0], SIZE), ==, 0);
+  g_assert_cmpint (bdev_revive (where.bdev), ==, -EIO);
+  g_assert_cmpint (bdev_stamp (where.bdev, &stamp), ==, -EIO);
+  g_assert_false (stamp.valid);
+  g_assert_cmphex (run_request (&req, 1, &where, false), ==, 1);
+  dm_bdev_close (where.bdev);
+}
+
+static struct bdev_stamp
+stamp_of (struct block_device *bdev)
+{
+  struct bdev_stamp stamp;
+
+  g_assert_cmpint (bdev_stamp (bdev, &stamp), ==, 0);
+  return stamp;
+}
+
+/* It is what stat says, changes with a write, and with nothing else. */
+static void
+test_stamp (struct files *f, gconstpointer unused)
+{
+  struct io_region where = { open_ok (f->path[0], 0), 0, 8 };
+  struct dm_io_request req = vm_request (DM_IO_WRITE, f->data);
+  struct bdev_stamp before = stamp_of (where.bdev), after;
+  struct stat st = stat_of (f->path[0]);
+
+  g_assert_true (before.valid);
+  g_assert_cmpuint (before.size, ==, SIZE);
+  g_assert_cmpuint (before.mtime, ==, st.st_mtim.tv_sec * G_GUINT64_CONSTANT
+                    (1000000000) + st.st_mtim.tv_nsec);
+  g_usleep (20000);             /* mtimes are no finer than some ms */
+  bdev_can_punch (where.bdev);
+  req.op = DM_IO_READ;
+  g_assert_cmphex (run_request (&req, 1, &where, false), ==, 0);
+  after = stamp_of (where.bdev);
+  g_assert_cmpuint (after.mtime, ==, before.mtime);
+
+  req.op = DM_IO_WRITE;
+  g_assert_cmphex (run_request (&req, 1, &where, false), ==, 0);
+  after = stamp_of (where.bdev);
+  g_assert_cmpuint (after.mtime, >, before.mtime);
+  g_assert_cmpuint (after.size, ==, SIZE);
+  dm_bdev_close (where.bdev);
+}
+
+/* Devices that are no files have none. */
+static void
+test_no_stamp (void)
+{
+  struct block_device *bdev = open_ok ("/dev/zero", 0);
+
+  g_assert_false (stamp_of (bdev).valid);
+  g_assert_cmpint (bdev_revive (bdev), ==, 0);
+  bdev_rest (bdev);
+  dm_bdev_close (bdev);
+}
+
 /* Every extent is within what was asked for and of whole sectors, and no
  * data is in a hole.  Returns the bytes of holes.
  */
@@ -538,6 +607,9 @@ main (int argc, char *argv[])
   add_files_test ("/file/e4-file-size-limit", test_e4_file_size_limit);
   add_files_test ("/file/e3-truncated-read", test_e3_truncated_read);
   add_files_test ("/file/e4-truncated-write", test_e4_truncated_write);
+  add_files_test ("/file/truncated-revive", test_truncated_revive);
+  add_files_test ("/file/stamp", test_stamp);
+  g_test_add_func ("/file/no-stamp", test_no_stamp);
   add_files_test ("/file/o3-discard", test_o3_discard);
   add_files_test ("/file/o3-zeroes-may-unmap", test_o3_zeroes_may_unmap);
   add_files_test ("/file/o3-zeroes-no-unmap", test_o3_zeroes_no_unmap);

@@ -5,8 +5,8 @@
 #
 # What 'make install' puts into place can be used: the header has the
 # contract to the letter, programs link with what pkg-config says, the
-# library exports that and nothing else, nbdkit finds the plugin, and the
-# man pages are there.
+# library exports that and nothing else, nbdkit finds the plugin, dmioctl runs,
+# and the man pages are there.
 
 # shellcheck source=functions.sh
 . "$(dirname "$0")/functions.sh"
@@ -49,11 +49,15 @@ grep -o -E '\bdm_(io|bdev)[a-z_]* \(' "$srcdir/../lib/dm-io.h" |
 cat exported declared
 same exported declared
 
+dmioctl=$(find "$tmp/root" -name dmioctl -type f)
+"${no_aslr[@]}" "$dmioctl" --version | grep -E '^dmioctl [0-9]'
+
 plugin=$(find "$tmp/root" -name nbdkit-dmio-plugin.so)
 "${nbdkit[@]}" "$plugin" --dump-plugin | grep -x 'name=dmio'
 nm -D --defined-only "$plugin" | sed 's/.* //' | sort | paste -sd' ' > symbols
 grep -x 'dmio_debug_io plugin_init' symbols
 
-for page in man1/nbdkit-dmio-plugin.1 man3/dm_io.3 man3/libdmio.3; do
+for page in man1/dmioctl.1 man1/nbdkit-dmio-plugin.1 man3/dm_io.3 \
+            man3/libdmio.3 man5/dmio-log.5; do
   [ -s "$(find root -path "*/$page")" ]
 done

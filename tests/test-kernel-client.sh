@@ -17,25 +17,11 @@
 
 # shellcheck source=functions.sh
 . "$(dirname "$0")/functions.sh"
-requires qemu-system-x86_64 qemu-system-x86
-requires busybox busybox-static
-requires nbd-client nbd-client
-requires mkfs.ext4 e2fsprogs
-requires fstrim util-linux
-requires modprobe kmod
-requires cpio cpio
-for applet in insmod ip poweroff usleep; do
-  busybox --list | grep -x $applet > /dev/null ||
-    skip "busybox has no $applet, install busybox-static"
-done
-kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' -readable |
-           sort -V | tail -n 1)
-version=${kernel#*/vmlinuz-}
-[ -e "/lib/modules/$version/modules.dep" ] ||
-  skip "no readable kernel with modules, install linux-image-cloud-amd64"
+# shellcheck source=vm/functions.sh
+. "$srcdir/vm/functions.sh"
 set -x
 
-"$srcdir/vm/build-initramfs.sh" initramfs.cpio.gz "$version"
+build_vm
 
 is_ready ()
 {
@@ -66,29 +52,12 @@ start_tcp ()
   die "the server did not start"
 }
 
-vm_pid=
-stop_vm ()
-{
-  [ -z "$vm_pid" ] || { kill "$vm_pid"; wait "$vm_pid"; }
-}
-at_exit stop_vm
-
 # run_vm SCENARIO: a kernel that panics reboots at once, which ends qemu.
 run_vm ()
 {
-  local append="console=ttyS0 loglevel=1 panic=-1 mitigations=off nokaslr"
-
-  append+=" dmio.scenario=$1 dmio.host=10.0.2.2 dmio.port=$port"
-  timeout -k 5 240 \
-    qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 512 -no-reboot \
-      -nodefaults -no-user-config -display none -serial file:guest.log \
-      -netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
-      -kernel "$kernel" -initrd initramfs.cpio.gz -append "$append" &
-  vm_pid=$!
-  wait "$vm_pid"
-  vm_pid=
-  tr -d '\r' < guest.log > guest
-  grep -x 'GUEST: success' guest
+  start_vm user,id=net "dmio.scenario=$1 dmio.host=10.0.2.2 dmio.port=$port"
+  end_vm 240
+  sed 's/\r//' guest.log > guest
 }
 
 #-----------------------------------------------------------------------

@@ -484,6 +484,7 @@ test_r13_stress (gconstpointer options)
 static void
 test_n3_sizes (void)
 {
+  const struct dm_mirror_options first = { .policy = DM_MIRROR_READ_FIRST };
   struct dm_mirror_leg legs[2] = { { .name = "a" }, { .name = "b" } };
   struct mock_options plain = { 0 };
   struct dm_io_result results[2];
@@ -497,7 +498,7 @@ test_n3_sizes (void)
   legs[1].region = (struct io_region) {
     .bdev = mock_open ("b", 32 * SECTOR, &plain), .sector = 0, .count = 32,
   };
-  m = dm_mirror_new (2, legs, DM_MIRROR_READ_FIRST);
+  m = dm_mirror_new (2, legs, &first, NULL);
   g_assert_cmpuint (dm_mirror_sectors (m), ==, 8);
   g_assert_true (dm_mirror_write (m, DM_IO_WRITE, 0, buf, 0, 8, results));
   assert_zero (mock_data (legs[0].region.bdev), 3 * SECTOR);
@@ -514,8 +515,7 @@ test_n3_sizes (void)
 static void
 test_repeats (void)
 {
-  static const char *const names[] = { "a", "b" };
-  struct failure_log *log = failure_log_new (2, names);
+  struct failure_log *log = failure_log_new (2);
   struct failure write = {
     .region = 1, .op = DM_IO_WRITE, .length = 512, .error = EIO,
     .consequence = "so",
@@ -523,6 +523,7 @@ test_repeats (void)
   struct failure read = write;
   int i;
 
+  failure_log_set_name (log, 1, "b");
   expect ("region 1 (b): write of 512 bytes at offset 0 failed: "
           "Input/output error; so");
   for (i = 0; i < 5; i++) {

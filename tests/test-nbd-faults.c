@@ -109,7 +109,7 @@ assert_not_back (struct nbd *f)
 {
   unsigned int attempts = nbd_server_attempts (f->server);
 
-  log_lines_await ("*lost its connection*until*opened again*");
+  log_lines_await ("*lost its connection*until*restart*");
   g_usleep (A_WHILE_US);
   g_assert_cmpuint (log_lines_count ("*connected again*"), ==, 0);
   g_assert_cmpuint (nbd_server_attempts (f->server), ==, attempts);
@@ -429,6 +429,7 @@ test_reply_in_pieces (struct nbd *f, gconstpointer unused)
 static void
 test_short_reply_of_leg (struct nbd *f, gconstpointer unused)
 {
+  const struct dm_mirror_options first = { .policy = DM_MIRROR_READ_FIRST };
   const struct mock_options plain = { 0 };
   struct dm_mirror_leg legs[2] = { { .name = "a" }, { .name = "b" } };
   struct dm_io_result results[2];
@@ -445,7 +446,7 @@ test_short_reply_of_leg (struct nbd *f, gconstpointer unused)
     log_lines_clear ();
     legs[0].region = f->where;
     legs[1].region = mock;
-    mirror = dm_mirror_new (2, legs, DM_MIRROR_READ_FIRST);
+    mirror = dm_mirror_new (2, legs, &first, NULL);
     memset (buf, 0xaa, ALL);
     g_assert_true (dm_mirror_read (mirror, buf, 16, READ_SECTORS, results));
     assert_same (buf, data + 16 * SECTOR, ALL);

@@ -420,6 +420,62 @@ test_o2_lost (struct files *f, gconstpointer unused)
   close_all (where);
 }
 
+/* What was lost has been written again, so from then on flushes count. */
+static void
+test_revive (struct files *f, gconstpointer unused)
+{
+  struct io_region where[3];
+  struct dm_io_request write = vm_request (DM_IO_WRITE, f->data);
+  struct dm_io_request flush = { .op = DM_IO_FLUSH };
+
+  open_all (f, where);
+  g_assert_cmphex (run_request (&write, 3, where, false), ==, 0);
+  inject_error (SYNC, 1, EIO);
+  g_assert_cmphex (run_request (&flush, 1, where, false), ==, 1);
+  g_assert_cmphex (run_request (&flush, 3, where, false), ==, 1);
+  g_assert_cmpint (bdev_revive (where[0].bdev), ==, 0);
+  g_assert_cmpint (bdev_revive (where[1].bdev), ==, 0);
+  g_assert_cmphex (run_request (&write, 3, where, false), ==, 0);
+  g_assert_true (anything_unsynced ());
+  g_assert_cmphex (run_request (&flush, 3, where, false), ==, 0);
+  g_assert_false (anything_unsynced ());
+
+  inject_error (SYNC, 1, EIO);  /* and those that fail, too */
+  g_assert_cmphex (run_request (&flush, 1, where, false), ==, 1);
+  g_assert_cmphex (run_request (&flush, 1, where, false), ==, 1);
+  close_all (where);
+}
+
+/* A stamp is a flush: it asks the kernel, and what it learns stays known. */
+static void
+test_stamp (struct files *f, gconstpointer unused)
+{
+  struct io_region where[3];
+  struct dm_io_request write = vm_request (DM_IO_WRITE, f->data);
+  struct dm_io_request flush = { .op = DM_IO_FLUSH };
+  struct bdev_stamp stamp;
+
+  open_all (f, where);
+  g_assert_cmphex (run_request (&write, 1, where, false), ==, 0);
+  inject_error (SYNC, 1, EINTR);
+  syncs = 0;
+  g_assert_cmpint (bdev_stamp (where[0].bdev, &stamp), ==, 0);
+  g_assert_true (stamp.valid);
+  g_assert_cmpuint (syncs, ==, 2);
+  g_assert_false (anything_unsynced ());
+
+  inject_error (SYNC, 1, ENOSPC);
+  g_assert_cmpint (bdev_stamp (where[0].bdev, &stamp), ==, -ENOSPC);
+  g_assert_false (stamp.valid);
+  g_assert_cmpint (bdev_stamp (where[0].bdev, &stamp), ==, -ENOSPC);
+  g_assert_false (stamp.valid);
+  g_assert_cmphex (run_request (&flush, 1, where, false), ==, 1);
+  g_assert_cmpint (bdev_revive (where[0].bdev), ==, 0);
+  g_assert_cmpint (bdev_stamp (where[0].bdev, &stamp), ==, 0);
+  g_assert_true (stamp.valid);
+  close_all (where);
+}
+
 /* Those are the ways to say that it cannot be done; the file that cannot
  * gets zeroes in another way.
  */
@@ -585,11 +641,16 @@ test_odd_extents (struct files *f, gconstpointer unused)
   struct bdev_extent extent;
   unsigned int i;
 
-  open_all (f, where);
-  inject_error (SEEK, UINT_MAX, 0);
-  for (i = 0; i < G_N_ELEMENTS (cases); i++)
+  /* Opened for each, as a device remembers where there is data. */
+  for (i = 0; i < G_N_ELEMENTS (cases); i++) {
+    open_all (f, where);
+    inject_error (SEEK, UINT_MAX, 0);
     check_extents (where[0].bdev, cases[i].begin, cases[i].end);
+    inject_nothing ();
+    close_all (where);
+  }
 
+  open_all (f, where);
   inject_error (SEEK, 1, EINVAL);
   g_assert_cmpint (bdev_extents (where[0].bdev, 0, SIZE, &extent, 1), ==, 1);
   g_assert_false (extent.hole);
@@ -618,6 +679,8 @@ main (int argc, char *argv[])
   add_files_test ("/syscalls/o2-fua", test_o2_fua);
   add_files_test ("/syscalls/o2-fua-unsupported", test_o2_fua_unsupported);
   add_files_test ("/syscalls/o2-lost", test_o2_lost);
+  add_files_test ("/syscalls/revive", test_revive);
+  add_files_test ("/syscalls/stamp", test_stamp);
   add_files_test ("/syscalls/o3-unsupported", test_o3_unsupported);
   add_files_test ("/syscalls/o3-errors", test_o3_errors);
   add_files_test ("/syscalls/e4-resumed", test_e4_resumed);

@@ -3,23 +3,23 @@
 # Copyright the dmio authors
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# usage: build-initramfs.sh OUTPUT.cpio.gz [KERNEL-VERSION]
+# usage: build-initramfs.sh OUTPUT.cpio.gz KERNEL-VERSION [FILE...]
 #
-# Build the file system of the virtual machine that tests the Linux kernel's
-# NBD client: the script init beside this one, a few programs of this machine
-# with their shared libraries, and the modules of the kernel that will boot,
-# by default the newest of Debian's cloud kernels.  Needs no root.
+# Build the file system of the virtual machine of some tests: the script init
+# beside this one, a few programs of this machine, the files (programs and
+# plugins), which go to /bin, the shared libraries of them all, and the modules
+# of the kernel that will boot.  Needs no root.
 
 set -e -u -o pipefail
 
 output=$1
-kver=${2:-$(find /boot -name 'vmlinuz-*-cloud-amd64' |
-              sed 's,.*/vmlinuz-,,' | sort -V | tail -1)}
+kver=$2
+shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 PATH=$PATH:/usr/sbin:/sbin
 
 programs="busybox nbd-client mkfs.ext4 e2fsck fstrim"
-modules="virtio_pci virtio_net nbd"
+modules="virtio_pci virtio_net virtio_blk nbd"
 
 root=$(mktemp -d)
 trap 'rm -rf -- "$root"' EXIT
@@ -33,8 +33,8 @@ libraries ()
     sed -n -E 's,^([^/]*=> )?[[:space:]]*(/[^ ]+) \(.*,\2,p'
 }
 
-for p in $programs; do
-  p=$(command -v "$p")
+for p in $programs "$@"; do
+  p=$(command -v "$p" || realpath -e "$p")
   cp -L "$p" "$root/bin"
   libraries "$p"
 done | sort -u | while read -r lib; do

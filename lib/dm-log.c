@@ -1,0 +1,735 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* The log in memory: what is wanted, and who has to wait until it is durable.
+ * How that comes about is in log-commit.c, and what a restart makes of it
+ * in log-load.c.
+ *
+ * log->lock owns all that changes.  It is a leaf, held for some words of
+ * bitmaps, at most for all of one bitmap, and never over I/O.  A thread that
+ * waits for the copies waits on log->progress, or leads a commit.
+ *
+ * Why it can be trusted:
+ *
+ * W1 dm_log_begin returns only when the dirty bits of the write are durable,
+ *    and counts it in in_flight from before that until dm_log_end.
+ * W2 A dirty bit is cleared by dm_log_clean_end alone.  From clean_begin, when
+ *    no write was in flight to the chunk, until clean_end none began, or
+ *    the chunk would be marked as touched; in between the legs were flushed.
+ *    The bit is no longer durable for dm_log_begin from the moment at which
+ *    a commit decides to clear it.
+ * W3 dm_log_begin also waits until each absent leg is durably out of sync and
+ *    lacks the chunks.  Which legs are absent is read under the lock, last,
+ *    and given to the caller.  dm_log_drop returns when all legs that are
+ *    absent are so durably, and lack all that was dirty.
+ * S1 Bits of what a leg lacks are cleared by dm_log_copied alone, and its
+ *    state becomes in sync in dm_log_join, if there are none.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "clock.h"
+#include "log-private.h"
+
+/* For so long the legs may be written from when dm_log_begin had to say so;
+ * and so much before its end that happens, as a write takes a while.
+ */
+#define LEASE (90 * NSEC_PER_SEC)
+#define LEASE_MARGIN (30 * NSEC_PER_SEC)
+
+/*----------------------------------------------------------------------
+ * Bits.  The lock is held.
+ */
+
+/* True if all BITS of a word are durable. */
+static bool
+is_durable (const struct log_map *map, uint64_t word, uint64_t bits)
+{
+  return (map->disk[word] & map->staged[word] & bits) == bits;
+}
+
+static void
+set_word (struct dm_log *log, struct log_map *map, uint64_t word,
+          uint64_t bits)
+{
+  map->wanted[word] |= bits;
+  if (!is_durable (map, word, bits))
+    log_flag_block (log->sets, log_block_of (log, map, word * 64));
+}
+
+static void
+clear_word (struct dm_log *log, struct log_map *map, uint64_t word,
+            uint64_t bits)
+{
+  if ((map->wanted[word] & bits) == 0)
+    return;
+  map->wanted[word] &= ~bits;
+  log_flag_block (log->clears, log_block_of (log, map, word * 64));
+}
+
+/* The leg lacks what is dirty. */
+static void
+set_dirty_lacking (struct dm_log *log, unsigned int leg)
+{
+  unsigned int i;
+
+  for (i = 0; i < log->g.map_words; i++)
+    if (log->dirty.wanted[i] != 0)
+      set_word (log, &log->lacking[leg], i, log->dirty.wanted[i]);
+}
+
+static void
+set_all_lacking (struct dm_log *log, unsigned int leg)
+{
+  uint64_t bit, end = log->g.chunks;
+
+  for (bit = 0; bit < end; bit = (bit | 63) + 1)
+    set_word (log, &log->lacking[leg], bit / 64, log_bits (bit, end));
+}
+
+static unsigned long
+all_legs (const struct dm_log *log)
+{
+  return log->num_legs == LOG_MAX_LEGS ? ~0UL : (1UL << log->num_legs) - 1;
+}
+
+static void
+set_state (struct dm_log *log, unsigned int leg, enum dm_log_state state)
+{
+  if (log->legs[leg].info.state == state)
+    return;
+  log->legs[leg].info.state = state;
+  log->super_wanted++;
+}
+
+/*----------------------------------------------------------------------
+ * The lease.  The lock is held.
+ */
+
+void
+log_recompute_lease (struct dm_log *log)
+{
+  unsigned long legs = all_legs (log) & ~log->absent;
+  const struct log_leg *leg;
+
+  log->lease = UINT64_MAX;
+  log->latest_stamp = 0;
+  for (; legs != 0; legs &= legs - 1) {
+    leg = &log->legs[__builtin_ctzl (legs)];
+    log->lease = MIN (log->lease, leg->until);
+    log->latest_stamp = MAX (log->latest_stamp, leg->stamp);
+  }
+}
+
+/* The legs that are not absent may be written until then. */
+static void
+extend (struct dm_log *log, uint64_t until)
+{
+  unsigned long legs = all_legs (log) & ~log->absent;
+  struct log_super_leg *info;
+
+  for (; legs != 0; legs &= legs - 1) {
+    info = &log->legs[__builtin_ctzl (legs)].info;
+    if (info->until < until) {
+      info->until = until;
+      log->super_wanted++;
+    }
+  }
+}
+
+/* The clock was set back since legs were quiet: writes from now on seem to be
+ * older than that, and must not seem to be somebody else's.
+ */
+static void
+set_stamps_back (struct dm_log *log, uint64_t now)
+{
+  unsigned long legs = all_legs (log) & ~log->absent;
+  struct log_super_leg *info;
+
+  for (; legs != 0; legs &= legs - 1) {
+    info = &log->legs[__builtin_ctzl (legs)].info;
+    if (log_stamp_time (info) > now) {
+      info->stamp.mtime = now - MIN (now, NSEC_PER_SEC);
+      log->super_wanted++;
+    }
+  }
+}
+
+static bool
+lease_has_run_out (const struct dm_log *log, uint64_t now)
+{
+  return log->lease < now + LEASE_MARGIN || log->latest_stamp > now;
+}
+
+static bool
+lease_is_wanted (const struct dm_log *log, uint64_t now)
+{
+  unsigned long legs = all_legs (log) & ~log->absent;
+
+  for (; legs != 0; legs &= legs - 1)
+    if (log->legs[__builtin_ctzl (legs)].info.until < now + LEASE_MARGIN)
+      return false;
+  return true;
+}
+
+int
+dm_log_extend (struct dm_log *log, uint64_t until)
+{
+  int r = 0;
+
+  pthread_mutex_lock (&log->lock);
+  extend (log, until);
+  if (log->lease < until)
+    r = log_commit (log, false);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+/*----------------------------------------------------------------------
+ * Writes
+ */
+
+/* Locked.  Set the bits of a write that are not set yet.  True if all that
+ * it needs is durable already.
+ */
+static bool
+mark_word (struct dm_log *log, uint64_t word, uint64_t bits)
+{
+  unsigned long legs = log->absent;
+  struct log_map *map = &log->dirty;
+  bool durable;
+
+  log->touched[word] |= bits;
+  set_word (log, map, word, bits);
+  durable = is_durable (map, word, bits);
+  for (; legs != 0; legs &= legs - 1) {
+    map = &log->lacking[__builtin_ctzl (legs)];
+    set_word (log, map, word, bits);
+    durable = durable && is_durable (map, word, bits);
+  }
+  return durable;
+}
+
+/* Locked. */
+static bool
+mark (struct dm_log *log, uint64_t first, uint64_t end, uint64_t now)
+{
+  bool durable = (log->absent & log->maybe_in_sync) == 0;
+
+  for (; first < end; first = (first | 63) + 1)
+    if (!mark_word (log, first / 64, log_bits (first, end)))
+      durable = false;
+  if (lease_has_run_out (log, now)) {
+    durable = false;
+    set_stamps_back (log, now);
+    if (!lease_is_wanted (log, now))
+      extend (log, now + LEASE);
+  }
+  return durable;
+}
+
+/* Locked. */
+static void
+count_in_flight (struct dm_log *log, uint64_t first, uint64_t end, int n)
+{
+  for (; first < end; first++) {
+    g_assert (n < 0 ? log->in_flight[first] > 0 :
+              log->in_flight[first] < UINT16_MAX);
+    log->in_flight[first] += n;
+  }
+}
+
+static void
+get_chunks (const struct dm_log *log, sector_t sector, sector_t count,
+            uint64_t *first, uint64_t *end)
+{
+  unsigned int shift = __builtin_ctzll (log->g.chunk);
+
+  *first = sector >> shift;
+  *end = count == 0 ? *first : ((sector + count - 1) >> shift) + 1;
+}
+
+int
+dm_log_begin (struct dm_log *log, sector_t sector, sector_t count,
+              unsigned long *absent)
+{
+  uint64_t first, end, now = clock_date ();
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  count_in_flight (log, first, end, 1);
+  while (!log->dead && !mark (log, first, end, now)) {
+    log_step (log);
+    now = clock_date ();
+  }
+  if (log->dead) {
+    count_in_flight (log, first, end, -1);
+    pthread_mutex_unlock (&log->lock);
+    return -EIO;
+  }
+  *absent = log->absent;
+  pthread_mutex_unlock (&log->lock);
+  return 0;
+}
+
+void
+dm_log_end (struct dm_log *log, sector_t sector, sector_t count)
+{
+  uint64_t first, end;
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  count_in_flight (log, first, end, -1);
+  pthread_mutex_unlock (&log->lock);
+}
+
+/* Locked. */
+static bool
+is_dirty (const struct dm_log *log)
+{
+  return log_next_bit (log->dirty.wanted, 0, log->g.chunks) < log->g.chunks;
+}
+
+/* Locked. */
+static void
+drop_leg (struct dm_log *log, unsigned int leg)
+{
+  struct log_super_leg *info = &log->legs[leg].info;
+
+  log->absent |= 1UL << leg;
+  set_dirty_lacking (log, leg);
+  if (info->state != DM_LOG_IN_SYNC)
+    return;
+  set_state (log, leg, DM_LOG_OUT_OF_SYNC);
+  if (info->stamp.valid && !is_dirty (log))
+    info->until = 0;            /* it was not written since the stamp */
+}
+
+/* Locked. */
+static void
+drop_legs (struct dm_log *log, unsigned long legs)
+{
+  legs &= all_legs (log);
+  log->drops_wanted += legs != 0;
+  for (; legs != 0; legs &= legs - 1)
+    drop_leg (log, __builtin_ctzl (legs));
+  log_recompute_lease (log);
+}
+
+int
+dm_log_drop (struct dm_log *log, unsigned long legs)
+{
+  int r = 0;
+
+  pthread_mutex_lock (&log->lock);
+  drop_legs (log, legs);
+  if (log->drops_durable != log->drops_wanted)
+    r = log_commit (log, false);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+/*----------------------------------------------------------------------
+ * Cleaning
+ */
+
+/* Locked.  The bits of a word whose chunks no write is in flight to. */
+static uint64_t
+idle_bits (const struct dm_log *log, unsigned int word, uint64_t bits)
+{
+  uint64_t left = bits;
+  unsigned int bit;
+
+  for (; left != 0; left &= left - 1) {
+    bit = __builtin_ctzll (left);
+    if (log->in_flight[(uint64_t) word * 64 + bit] != 0)
+      bits &= ~(UINT64_C (1) << bit);
+  }
+  return bits;
+}
+
+uint64_t
+dm_log_clean_begin (struct dm_log *log, bool *all)
+{
+  uint64_t bits, n = 0;
+  unsigned int i;
+
+  *all = true;
+  pthread_mutex_lock (&log->lock);
+  for (i = 0; i < log->g.map_words; i++) {
+    bits = log->dirty.wanted[i] & ~log->unreconciled[i] & ~log->touched[i];
+    bits = idle_bits (log, i, bits);
+    log->chosen[i] = bits;
+    log->touched[i] = 0;
+    if (bits != log->dirty.wanted[i])
+      *all = false;
+    n += __builtin_popcountll (bits);
+  }
+  pthread_mutex_unlock (&log->lock);
+  return n;
+}
+
+int
+dm_log_clean_end (struct dm_log *log)
+{
+  uint64_t bits, n = 0;
+  unsigned int i;
+  int r = 0;
+
+  pthread_mutex_lock (&log->lock);
+  for (i = 0; i < log->g.map_words; i++) {
+    bits = log->chosen[i] & ~log->touched[i];
+    log->chosen[i] = 0;
+    clear_word (log, &log->dirty, i, bits);
+    n += __builtin_popcountll (bits);
+  }
+  if (n > 0)
+    r = log_commit (log, true);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+/* Locked. */
+static void
+set_stamp (struct dm_log *log, unsigned int leg,
+           const struct bdev_stamp *stamp)
+{
+  struct bdev_stamp *old = &log->legs[leg].info.stamp;
+
+  if (old->valid == stamp->valid && old->size == stamp->size &&
+      old->mtime == stamp->mtime)
+    return;
+  *old = *stamp;
+  log->super_wanted++;
+}
+
+int
+dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps)
+{
+  unsigned long legs;
+  int r = 0;
+
+  pthread_mutex_lock (&log->lock);
+  for (legs = all_legs (log) & ~log->absent; legs != 0; legs &= legs - 1)
+    set_stamp (log, __builtin_ctzl (legs), &stamps[__builtin_ctzl (legs)]);
+  if (log->super_wanted != log->super_durable)
+    r = log_commit (log, false);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+/*----------------------------------------------------------------------
+ * After a crash
+ */
+
+uint64_t
+dm_log_next_unreconciled (struct dm_log *log, uint64_t first, uint64_t end)
+{
+  pthread_mutex_lock (&log->lock);
+  end = MIN (end, log->g.chunks);
+  first = log_next_bit (log->unreconciled, first, end);
+  pthread_mutex_unlock (&log->lock);
+  return first;
+}
+
+void
+dm_log_reconciled (struct dm_log *log, uint64_t first, uint64_t end)
+{
+  pthread_mutex_lock (&log->lock);
+  for (; first < end; first = (first | 63) + 1)
+    log->unreconciled[first / 64] &= ~log_bits (first, end);
+  pthread_mutex_unlock (&log->lock);
+}
+
+/*----------------------------------------------------------------------
+ * Recovery
+ */
+
+void
+dm_log_recover (struct dm_log *log, unsigned int leg)
+{
+  pthread_mutex_lock (&log->lock);
+  log->absent &= ~(1UL << leg);
+  log_recompute_lease (log);
+  pthread_mutex_unlock (&log->lock);
+}
+
+/* Locked.  Which of LEGS lack any of these chunks of one word. */
+static unsigned long
+who_lacks (const struct dm_log *log, unsigned long legs, uint64_t word,
+           uint64_t bits)
+{
+  unsigned long lacking = 0;
+  unsigned int i;
+
+  for (; legs != 0; legs &= legs - 1) {
+    i = __builtin_ctzl (legs);
+    if (log->lacking[i].wanted[word] & bits)
+      lacking |= 1UL << i;
+  }
+  return lacking;
+}
+
+/* Locked.  The first chunk in [first, end) that any of LEGS lacks, or end. */
+static uint64_t
+next_lacking (const struct dm_log *log, unsigned long legs, uint64_t first,
+              uint64_t end)
+{
+  for (; legs != 0 && first < end; legs &= legs - 1)
+    end = log_next_bit (log->lacking[__builtin_ctzl (legs)].wanted, first,
+                        end);
+  return end;
+}
+
+/* Locked.  The end of the run that begins with FIRST, of chunks that are
+ * lacked by LACKING and not by the rest of LEGS.
+ */
+static uint64_t
+run_end (const struct dm_log *log, unsigned long legs, unsigned long lacking,
+         uint64_t first, uint64_t end)
+{
+  const struct log_map *map = log->lacking;
+  unsigned long left;
+  uint64_t differs;
+  unsigned int i;
+
+  for (; first < end; first = (first | 63) + 1) {
+    differs = 0;
+    for (left = legs; left != 0; left &= left - 1) {
+      i = __builtin_ctzl (left);
+      differs |= lacking & 1UL << i ? ~map[i].wanted[first / 64] :
+        map[i].wanted[first / 64];
+    }
+    differs &= log_bits (first, end);
+    if (differs != 0)
+      return first - first % 64 + __builtin_ctzll (differs);
+  }
+  return end;
+}
+
+bool
+dm_log_next_lacking (struct dm_log *log, unsigned long legs, uint64_t *first,
+                     uint64_t end, uint64_t *after, unsigned long *lacking)
+{
+  bool found;
+
+  pthread_mutex_lock (&log->lock);
+  legs &= all_legs (log);
+  end = MIN (end, log->g.chunks);
+  *first = next_lacking (log, legs, *first, end);
+  found = *first < end;
+  if (found) {
+    *lacking = who_lacks (log, legs, *first / 64,
+                          UINT64_C (1) << *first % 64);
+    *after = run_end (log, legs, *lacking, *first, end);
+  }
+  pthread_mutex_unlock (&log->lock);
+  return found;
+}
+
+uint64_t
+dm_log_lacking (struct dm_log *log, unsigned int leg)
+{
+  uint64_t n;
+
+  pthread_mutex_lock (&log->lock);
+  n = log_count_bits (log->lacking[leg].wanted, log->g.map_words);
+  pthread_mutex_unlock (&log->lock);
+  return n;
+}
+
+void
+dm_log_copied (struct dm_log *log, unsigned int leg, uint64_t first,
+               uint64_t end)
+{
+  uint64_t bits;
+
+  pthread_mutex_lock (&log->lock);
+  for (; first < end; first = (first | 63) + 1) {
+    /* What it was copied from may not be what the others will have. */
+    bits = log_bits (first, end) & ~log->unreconciled[first / 64];
+    clear_word (log, &log->lacking[leg], first / 64, bits);
+  }
+  pthread_mutex_unlock (&log->lock);
+}
+
+int
+dm_log_sync (struct dm_log *log)
+{
+  int r;
+
+  pthread_mutex_lock (&log->lock);
+  r = log_commit (log, true);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+/* Locked. */
+static bool
+can_join (const struct dm_log *log, unsigned int leg)
+{
+  const uint64_t *map = log->lacking[leg].wanted;
+
+  if (log->absent & 1UL << leg)
+    return false;
+  return log_next_bit (map, 0, log->g.chunks) == log->g.chunks;
+}
+
+int
+dm_log_join (struct dm_log *log, unsigned int leg,
+             const struct bdev_stamp *stamp)
+{
+  int r = -EAGAIN;
+
+  pthread_mutex_lock (&log->lock);
+  if (can_join (log, leg)) {
+    set_state (log, leg, DM_LOG_IN_SYNC);
+    if (stamp != NULL)
+      set_stamp (log, leg, stamp);
+    r = log_commit (log, false);
+  }
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+/*----------------------------------------------------------------------
+ * Wishes of the user
+ */
+
+/* Locked. */
+static int
+add_leg (struct dm_log *log, const char *id, sector_t sectors)
+{
+  const struct log_super_leg info = {
+    .state = DM_LOG_OUT_OF_SYNC, .sectors = sectors,
+  };
+  unsigned int leg = log->num_legs;
+
+  if (leg == LOG_MAX_LEGS)
+    return -ENOSPC;
+  if (log->dead)
+    return -EIO;
+  if (!log_map_init (log, &log->lacking[leg]))
+    return -ENOMEM;
+  log_new_leg (log, id, &info);
+  log->absent |= 1UL << leg;
+  log_flag_block (log->sets, log_leg_at (&log->g, leg));
+  set_all_lacking (log, leg);
+  log->super_wanted++;
+  log_commit (log, false);      /* or it is recorded when that is possible */
+  return leg;
+}
+
+int
+dm_log_add_leg (struct dm_log *log, const char *id, sector_t sectors)
+{
+  int r;
+
+  if (strlen (id) > DM_LOG_MAX_ID)
+    return -ENAMETOOLONG;
+  pthread_mutex_lock (&log->lock);
+  r = add_leg (log, id, sectors);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+int
+dm_log_lose (struct dm_log *log, unsigned int leg)
+{
+  int r;
+
+  pthread_mutex_lock (&log->lock);
+  set_all_lacking (log, leg);
+  r = log_commit (log, false);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+int
+dm_log_set_failed (struct dm_log *log, unsigned int leg, bool failed)
+{
+  int r;
+
+  pthread_mutex_lock (&log->lock);
+  set_state (log, leg, failed ? DM_LOG_FAILED : DM_LOG_OUT_OF_SYNC);
+  r = log_commit (log, false);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
+/*----------------------------------------------------------------------
+ * Start, and copies that come back
+ */
+
+/* Locked.  Copies that could be in use and are not. */
+static unsigned long
+unused_copies (const struct dm_log *log)
+{
+  unsigned long copies = 0;
+  unsigned int i;
+
+  for (i = 0; i < log->num_copies; i++)
+    if (!(log->current & 1UL << i) && !log->copies[i].too_small)
+      copies |= 1UL << i;
+  return copies;
+}
+
+/* Locked. */
+static void
+set_absent (struct dm_log *log, unsigned long absent, unsigned long lost)
+{
+  drop_legs (log, absent);
+  for (lost &= absent & all_legs (log); lost != 0; lost &= lost - 1)
+    set_all_lacking (log, __builtin_ctzl (lost));
+}
+
+int
+dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
+{
+  unsigned long copies;
+  int r;
+
+  pthread_mutex_lock (&log->lock);
+  set_absent (log, absent, lost);
+  copies = unused_copies (log);
+  if (copies != 0)
+    log_bring_in (log, copies, LOG_LABEL_USED);
+  r = log_commit (log, true);
+  log->starting = false;
+  pthread_mutex_unlock (&log->lock);
+  log_put_labels (log, log->unlabelled);
+  return r;
+}
+
+bool
+dm_log_restore (struct dm_log *log)
+{
+  unsigned long copies, left, used = 0;
+  unsigned int i;
+
+  pthread_mutex_lock (&log->lock);
+  copies = log->restoring ? 0 : unused_copies (log);
+  log->restoring = log->restoring || copies != 0;
+  pthread_mutex_unlock (&log->lock);
+  if (copies == 0)
+    return false;
+
+  for (left = copies; left != 0; left &= left - 1) {
+    i = __builtin_ctzl (left);
+    if (bdev_revive (log->copies[i].region.bdev) < 0)
+      copies &= ~(1UL << i);
+  }
+  pthread_mutex_lock (&log->lock);
+  if (copies != 0)
+    used = log_bring_in (log, copies, LOG_LABEL_USED);
+  log->restoring = false;
+  pthread_mutex_unlock (&log->lock);
+  return used != 0;
+}

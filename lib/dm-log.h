@@ -1,0 +1,247 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* The memory of a mirror: which chunks of the volume may differ between its
+ * legs, and which legs are in sync, in several copies that survive a
+ * crash.  The format of a copy is in dmio-log(5) and log-format.h; to look
+ * at one offline there is log-describe.h.
+ *
+ * Legs are numbered: bit i of a set is leg i.  A leg keeps its number for ever.
+ * Sectors and counts are of the volume.  Functions that return int
+ * return 0 or a negative errno; all but new, load, add_copy, start and
+ * free can be called by many threads at once, and wait for I/O to the
+ * copies if they have to.
+ *
+ * For each chunk there is a bit "dirty" (a write may be on some legs only)
+ * and for each leg a bit "out of sync" (the leg lacks something).  An
+ * absent leg is one that writes are not sent to.
+ */
+
+#ifndef DMIO_DM_LOG_H
+#define DMIO_DM_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "block-device.h"
+#include "dm-io.h"
+
+struct dm_log;
+
+/* Chunks of a volume can be this many, at most. */
+#define DM_LOG_MAX_CHUNKS (UINT64_C (1) << 23)
+/* ... and these, if nothing else is said: 64 KiB of bits. */
+#define DM_LOG_DEFAULT_CHUNKS (UINT64_C (1) << 19)
+#define DM_LOG_MIN_CHUNK 128            /* sectors: 64 KiB */
+#define DM_LOG_DEFAULT_MIN_CHUNK 2048   /* 1 MiB */
+#define DM_LOG_MAX_CHUNK (UINT64_C (1) << 31) /* 1 TiB */
+
+/* How long the id of a leg can be, in bytes. */
+#define DM_LOG_MAX_ID 3800
+
+/* What the log remembers of a leg's state. */
+enum dm_log_state {
+  DM_LOG_IN_SYNC = 1,
+  DM_LOG_OUT_OF_SYNC = 2,
+  DM_LOG_FAILED = 3,            /* out of sync, and the user wants it so */
+};
+
+struct dm_log_leg {
+  char *id;                     /* by which it is recognised */
+  enum dm_log_state state;
+  sector_t sectors;             /* size of its region */
+
+  /* To notice what others do to it: what it was like when it was last
+   * quiet, and until when it may have been written since.
+   */
+  struct bdev_stamp stamp;      /* see bdev_stamp; not valid: no such */
+  uint64_t until;               /* nsec since 1970 */
+};
+
+/* A copy of the log.  The region must have dm_log_copy_sectors. */
+struct dm_log_copy {
+  struct io_region region;
+  const char *name;             /* in messages; copied */
+};
+
+/* The chunk size (sectors, a power of two) if nothing else is said. */
+extern sector_t dm_log_default_chunk (sector_t volume);
+/* How large a copy has to be, in sectors; for any number of legs. */
+extern sector_t dm_log_copy_sectors (sector_t volume, sector_t chunk);
+
+/* A log for a new mirror, on copies whose contents are overwritten; all of them
+ * can be written, or it fails.  Durable when it returns.  An OUT_OF_SYNC leg
+ * lacks every chunk.  NULL on error with a message in *ERROR, to be freed
+ * with g_free.
+ */
+extern struct dm_log *dm_log_new (unsigned int num_copies,
+                                  const struct dm_log_copy *copies,
+                                  sector_t volume, sector_t chunk,
+                                  unsigned int num_legs,
+                                  const struct dm_log_leg *legs,
+                                  char **error);
+
+/* Read the copies and let the newest rule.  Nothing is written yet.  NULL on
+ * error, which includes: a copy of another mirror, of an unknown version,
+ * copies that contradict each other (each has seen what the other has not),
+ * none that is valid; and, with *ERROR NULL, if all are blank.  Copies
+ * that are blank, out of date or corrupt beside a valid one are
+ * rewritten by dm_log_start.
+ */
+extern struct dm_log *dm_log_load (unsigned int num_copies,
+                                   const struct dm_log_copy *copies,
+                                   char **error);
+
+/* One more copy, before dm_log_start, which overwrites it. */
+extern void dm_log_add_copy (struct dm_log *log,
+                             const struct dm_log_copy *copy);
+
+/* Writes are about to begin.  These legs are absent; of them, those in LOST
+ * may lack every chunk, the others what is dirty and what the log says
+ * already.  All copies are brought up to date, and durable when it returns;
+ * -EIO if there is none to which that could be written.  Not for
+ * a new log with nothing to say: that has been written.
+ */
+extern int dm_log_start (struct dm_log *log, unsigned long absent,
+                         unsigned long lost);
+
+/* Ends without writing anything. */
+extern void dm_log_free (struct dm_log *log);
+
+/* What does not change. */
+extern sector_t dm_log_volume (const struct dm_log *log);
+extern sector_t dm_log_chunk (const struct dm_log *log);
+extern const char *dm_log_uuid (const struct dm_log *log);
+
+extern unsigned int dm_log_num_legs (struct dm_log *log);
+/* As it is known now.  ID is the log's own string. */
+extern void dm_log_get_leg (struct dm_log *log, unsigned int leg,
+                            struct dm_log_leg *info);
+/* True if any chunk is dirty. */
+extern bool dm_log_is_dirty (struct dm_log *log);
+
+/* True if a copy that was in use was not among those that were loaded, or not
+ * valid: it may have known more, if these had failed.
+ */
+extern bool dm_log_copy_missing (const struct dm_log *log);
+
+/* The number of copies in use, and of all. */
+extern unsigned int dm_log_copies (struct dm_log *log, unsigned int *all);
+
+/*----------------------------------------------------------------------
+ * Writes
+ */
+
+/* These sectors are going to be written, on all legs but *ABSENT, which it
+ * sets.  When it returns 0, it is durable that their chunks are dirty, that
+ * the absent legs lack them and are not in sync (W1, W3).  -EIO: no copy is
+ * left; then nothing may be written.  Threads share flushes of the copies.
+ */
+extern int dm_log_begin (struct dm_log *log, sector_t sector, sector_t count,
+                         unsigned long *absent);
+/* The write has ended, one way or another; after each successful begin. */
+extern void dm_log_end (struct dm_log *log, sector_t sector, sector_t count);
+
+/* These legs have missed something (0: none more), and are absent from now
+ * on: they are out of sync, and lack what is dirty now.  When it returns 0,
+ * that is durable, also for legs that others have dropped meanwhile.
+ */
+extern int dm_log_drop (struct dm_log *log, unsigned long legs);
+
+/*----------------------------------------------------------------------
+ * Dirty chunks become clean (W2)
+ */
+
+/* Choose the dirty chunks that nobody has written since the last call, or is
+ * writing.  Returns how many; *ALL: these are all the dirty ones.
+ */
+extern uint64_t dm_log_clean_begin (struct dm_log *log, bool *all);
+
+/* Now all legs that were not absent at clean_begin, or since, have been flushed
+ * or dropped: what was chosen and not written since is clean.
+ */
+extern int dm_log_clean_end (struct dm_log *log);
+
+/* What the legs are like now that they are quiet, one for each leg: durable
+ * when it returns.  To be called between clean_begin and clean_end if
+ * that is about to make all clean.  Only of legs that are not absent.
+ */
+extern int dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps);
+
+/* The legs that are not absent may be written until then (nsec since 1970).
+ * Done by dm_log_begin when it has to be, which costs a client time; better
+ * done early.
+ */
+extern int dm_log_extend (struct dm_log *log, uint64_t until);
+
+/*----------------------------------------------------------------------
+ * After a crash (R2)
+ */
+
+/* The next chunk in [first, end) that was dirty when the log was loaded and
+ * has not been made equal since; or end.  These stay dirty.  There are none
+ * if only one leg was in sync then.
+ */
+extern uint64_t dm_log_next_unreconciled (struct dm_log *log, uint64_t first,
+                                          uint64_t end);
+/* These chunks are alike now on all legs in sync, durably. */
+extern void dm_log_reconciled (struct dm_log *log, uint64_t first,
+                               uint64_t end);
+
+/*----------------------------------------------------------------------
+ * Recovery (S1)
+ */
+
+/* The leg is no longer absent: it is written like the others, but stays out
+ * of sync until dm_log_join.
+ */
+extern void dm_log_recover (struct dm_log *log, unsigned int leg);
+
+/* The next run of chunks in [*first, end) which any of LEGS lacks, each
+ * lacked by the same of them: sets *first, *after and *lacking.  False if
+ * there are none.
+ */
+extern bool dm_log_next_lacking (struct dm_log *log, unsigned long legs,
+                                 uint64_t *first, uint64_t end,
+                                 uint64_t *after, unsigned long *lacking);
+/* How many chunks the leg lacks. */
+extern uint64_t dm_log_lacking (struct dm_log *log, unsigned int leg);
+
+/* The leg has these chunks now, durably.  No writes to it in those chunks may
+ * have been left out since they were copied.  Becomes durable with
+ * the next dm_log_clean_end or dm_log_sync.  Chunks that are unreconciled
+ * remain lacking: what was copied may not be what the others will have.
+ */
+extern void dm_log_copied (struct dm_log *log, unsigned int leg,
+                           uint64_t first, uint64_t end);
+extern int dm_log_sync (struct dm_log *log);
+
+/* The leg is in sync: durable when it returns 0.  -EAGAIN if it lacks
+ * something or is absent.  STAMP may be NULL.
+ */
+extern int dm_log_join (struct dm_log *log, unsigned int leg,
+                        const struct bdev_stamp *stamp);
+
+/*----------------------------------------------------------------------
+ * Wishes of the user
+ */
+
+/* A new leg, absent, which lacks every chunk.  Returns its number, or a
+ * negative errno: -ENOSPC if there are too many.
+ */
+extern int dm_log_add_leg (struct dm_log *log, const char *id,
+                           sector_t sectors);
+/* An absent leg lacks every chunk. */
+extern int dm_log_lose (struct dm_log *log, unsigned int leg);
+/* An absent leg is FAILED, or no longer. */
+extern int dm_log_set_failed (struct dm_log *log, unsigned int leg,
+                              bool failed);
+
+/* Bring copies that have failed up to date, if they can be written again.
+ * Returns true if one was.
+ */
+extern bool dm_log_restore (struct dm_log *log);
+
+#endif /* DMIO_DM_LOG_H */

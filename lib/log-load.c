@@ -1,0 +1,733 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* What is made of the copies of a log at start, and new logs.
+ *
+ * The newest valid superblock rules, by generation and then sequence (S2).
+ * Copies of its epoch are current: they have had every commit that
+ * counted, and perhaps a part of one more, so their bitmaps are or-ed.
+ * Where none of them has a valid block, all its bits are set (S3).
+ *
+ * Copies of an epoch in the ruling one's history are outdated.  Any other
+ * epoch has gone on by itself without the ruling one's knowing: which
+ * of them is right cannot be told.
+ */
+
+#include <config.h>
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "log-private.h"
+#include "log-read.h"
+
+static void refuse (char **error, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 2, 3)));
+
+static void
+refuse (char **error, const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  *error = g_strdup_vprintf (fmt, args);
+  va_end (args);
+}
+
+/*----------------------------------------------------------------------
+ * Sizes
+ */
+
+sector_t
+dm_log_default_chunk (sector_t volume)
+{
+  sector_t chunk = DM_LOG_DEFAULT_MIN_CHUNK;
+
+  while (chunk < DM_LOG_MAX_CHUNK && chunk * DM_LOG_DEFAULT_CHUNKS < volume)
+    chunk *= 2;
+  return chunk;
+}
+
+sector_t
+dm_log_copy_sectors (sector_t volume, sector_t chunk)
+{
+  struct log_geometry g;
+
+  if (!log_geometry_init (&g, volume, chunk))
+    return 0;
+  return (sector_t) g.blocks * LOG_BLOCK_SECTORS;
+}
+
+/*----------------------------------------------------------------------
+ * A new log
+ */
+
+static void
+random_uuid (unsigned char uuid[LOG_UUID])
+{
+  uint64_t random[2] = { log_random (), log_random () };
+
+  memcpy (uuid, random, LOG_UUID);
+  uuid[6] = (uuid[6] & 0x0f) | 0x40; /* version 4 */
+  uuid[8] = (uuid[8] & 0x3f) | 0x80;
+}
+
+static bool
+new_legs (struct dm_log *log, unsigned int num_legs,
+          const struct dm_log_leg *legs)
+{
+  struct log_super_leg info;
+  struct log_map *map;
+  unsigned int i;
+
+  for (i = 0; i < num_legs; i++) {
+    info = (struct log_super_leg) {
+      .state = legs[i].state, .sectors = legs[i].sectors,
+      .stamp = legs[i].stamp, .until = legs[i].until,
+    };
+    log_new_leg (log, legs[i].id, &info);
+    map = &log->lacking[i];
+    if (!log_map_init (log, map))
+      return false;
+    if (info.state == DM_LOG_IN_SYNC)
+      continue;
+    log_fill_bits (map->wanted, log->g.chunks);
+    log_fill_bits (map->staged, log->g.chunks);
+    log_fill_bits (map->disk, log->g.chunks);
+  }
+  return true;
+}
+
+/* All copies, or none. */
+static bool
+write_new (struct dm_log *log, char **error)
+{
+  unsigned long all = ~0UL >> (LOG_MAX_COPIES - log->num_copies), used;
+
+  pthread_mutex_lock (&log->lock);
+  used = log_bring_in (log, all, LOG_LABEL_NEW);
+  pthread_mutex_unlock (&log->lock);
+  if (used == all) {
+    log_put_labels (log, all);  /* no longer one that is being made */
+    return true;
+  }
+  log_erase (log, used);
+  refuse (error, "log copy %s: it cannot be written, so the new log was not "
+          "made; leave it out, or mend what the warning before says",
+          log->copies[__builtin_ctzl (all & ~used)].name);
+  return false;
+}
+
+static bool
+check_new (unsigned int num_copies, const struct dm_log_copy *copies,
+           const struct log_geometry *g, unsigned int num_legs,
+           const struct dm_log_leg *legs, char **error)
+{
+  const sector_t needed = (sector_t) g->blocks * LOG_BLOCK_SECTORS;
+  unsigned int i;
+
+  if (num_copies == 0 || num_copies > LOG_MAX_COPIES) {
+    refuse (error, "a log has 1 to %d copies, not %u", LOG_MAX_COPIES,
+            num_copies);
+    return false;
+  }
+  if (num_legs == 0 || num_legs > LOG_MAX_LEGS) {
+    refuse (error, "a mirror has 1 to %d regions, not %u", LOG_MAX_LEGS,
+            num_legs);
+    return false;
+  }
+  for (i = 0; i < num_copies; i++)
+    if (copies[i].region.count < needed) {
+      refuse (error, "log copy %s: it has %" PRIu64 " sectors, but %" PRIu64
+              " are needed; give it more room or choose larger chunks",
+              copies[i].name, copies[i].region.count, needed);
+      return false;
+    }
+  for (i = 0; i < num_legs; i++)
+    if (strlen (legs[i].id) > DM_LOG_MAX_ID) {
+      refuse (error, "region %u (%s): the name is longer than the %d bytes "
+              "that the log has for it; use a shorter one", i, legs[i].id,
+              DM_LOG_MAX_ID);
+      return false;
+    }
+  return true;
+}
+
+struct dm_log *
+dm_log_new (unsigned int num_copies, const struct dm_log_copy *copies,
+            sector_t volume, sector_t chunk, unsigned int num_legs,
+            const struct dm_log_leg *legs, char **error)
+{
+  unsigned char uuid[LOG_UUID];
+  struct log_geometry g;
+  struct dm_log *log;
+  unsigned int i;
+
+  *error = NULL;
+  if (!log_geometry_init (&g, volume, chunk)) {
+    refuse (error, "a volume of %" PRIu64 " sectors cannot have chunks of "
+            "%" PRIu64 ": use a power of two from %d to %" PRIu64 " of which "
+            "the volume has at most %" PRIu64, volume, chunk,
+            DM_LOG_MIN_CHUNK, DM_LOG_MAX_CHUNK, DM_LOG_MAX_CHUNKS);
+    return NULL;
+  }
+  if (!check_new (num_copies, copies, &g, num_legs, legs, error))
+    return NULL;
+
+  random_uuid (uuid);
+  log = log_alloc (&g, uuid);
+  if (log == NULL)
+    goto no_memory;
+  for (i = 0; i < num_copies; i++)
+    log_new_copy (log, &copies[i]);
+  if (!new_legs (log, num_legs, legs))
+    goto no_memory;
+  log->super.generation = 1;
+  log->super.epoch = log_random ();
+  log->super_wanted++;
+  if (write_new (log, error))
+    return log;
+  dm_log_free (log);
+  return NULL;
+
+ no_memory:
+  refuse (error, "not enough memory for the log; choose larger chunks");
+  dm_log_free (log);
+  return NULL;
+}
+
+void
+dm_log_add_copy (struct dm_log *log, const struct dm_log_copy *copy)
+{
+  struct log_copy *c;
+
+  if (log->num_copies == LOG_MAX_COPIES) {
+    g_warning ("log copy %s: it is not used: there are %d already",
+               copy->name, LOG_MAX_COPIES);
+    return;
+  }
+  c = log_new_copy (log, copy);
+  if (c->too_small)
+    g_warning ("log copy %s: it is not used: it has %" PRIu64 " sectors, but "
+               "%u are needed", copy->name, copy->region.count,
+               log->g.blocks * LOG_BLOCK_SECTORS);
+}
+
+/*----------------------------------------------------------------------
+ * The copies that are there
+ */
+
+/* What is found, one for each copy. */
+struct finds {
+  unsigned int n;
+  const struct dm_log_copy *copies;
+  struct log_find *find;
+  struct log_find *ruling;
+  struct log_writer writer;     /* a buffer to read into */
+  char **error;
+};
+
+static const char *
+name_of (const struct finds *f, const struct log_find *find)
+{
+  return f->copies[find - f->find].name;
+}
+
+/* Copies without which it would go on are only worth a warning. */
+static bool
+judge_invalid (struct finds *f)
+{
+  struct log_find *find;
+
+  for (find = f->find; find < f->find + f->n; find++)
+    if (find->what == LOG_FIND_UNREADABLE)
+      g_warning ("log copy %s: it cannot be read: %s; it is not used until it "
+                 "can be written", name_of (f, find),
+                 g_strerror (find->error));
+    else if (find->what == LOG_FIND_CORRUPT)
+      g_warning ("log copy %s: it has no valid superblock; it will be written "
+                 "anew", name_of (f, find));
+  return true;
+}
+
+/* There is no valid copy.  False, and no error if all are blank. */
+static bool
+judge_none (struct finds *f)
+{
+  struct log_find *find;
+
+  for (find = f->find; find < f->find + f->n; find++) {
+    if (find->what == LOG_FIND_UNREADABLE)
+      refuse (f->error, "log copy %s: it cannot be read: %s; name a copy of "
+              "the log that can", name_of (f, find),
+              g_strerror (find->error));
+    else if (find->what == LOG_FIND_CORRUPT)
+      refuse (f->error, "log copy %s: it has no valid superblock and is not "
+              "empty; name a valid copy of the log or, if there is none, "
+              "remove this one and make a new mirror with init=",
+              name_of (f, find));
+    if (*f->error != NULL)
+      break;
+  }
+  return false;
+}
+
+static int
+compare_supers (const struct log_super *a, const struct log_super *b)
+{
+  if (a->generation != b->generation)
+    return a->generation < b->generation ? -1 : 1;
+  if (a->sequence != b->sequence)
+    return a->sequence < b->sequence ? -1 : 1;
+  return 0;
+}
+
+static bool
+find_ruling (struct finds *f)
+{
+  struct log_find *find;
+
+  for (find = f->find; find < f->find + f->n; find++) {
+    if (find->what == LOG_FIND_UNKNOWN) {
+      refuse (f->error, "log copy %s: it has format version %" PRIu32 ", but "
+              "this program knows only version %d; use a newer program",
+              name_of (f, find), find->version, LOG_VERSION);
+      return false;
+    }
+    if (find->what == LOG_FIND_VALID &&
+        (f->ruling == NULL ||
+         compare_supers (&find->super, &f->ruling->super) > 0))
+      f->ruling = find;
+  }
+  return f->ruling != NULL ? judge_invalid (f) : judge_none (f);
+}
+
+/* Copies of other mirrors are not touched. */
+static bool
+check_same_log (struct finds *f, const struct log_find *find)
+{
+  const struct log_super *a = &find->super, *b = &f->ruling->super;
+  char uuid[LOG_UUID_STRING], ruling[LOG_UUID_STRING];
+
+  if (memcmp (a->uuid, b->uuid, LOG_UUID) != 0) {
+    log_uuid_string (a->uuid, uuid);
+    log_uuid_string (b->uuid, ruling);
+    refuse (f->error, "log copies %s and %s are of different mirrors, %s and "
+            "%s; leave out or remove the one that does not belong here",
+            name_of (f, find), name_of (f, f->ruling), uuid, ruling);
+    return false;
+  }
+  if (a->volume != b->volume || a->chunk != b->chunk) {
+    refuse (f->error, "log copies %s and %s are of one mirror, but say "
+            "different things of the volume: %" PRIu64 " and %" PRIu64
+            " sectors in chunks of %" PRIu64 " and %" PRIu64 "; remove the "
+            "wrong one", name_of (f, find), name_of (f, f->ruling),
+            a->volume, b->volume, a->chunk, b->chunk);
+    return false;
+  }
+  return true;
+}
+
+enum relation { CURRENT, OUTDATED, ESTRANGED, TOO_OLD };
+
+static enum relation
+relate (const struct log_super *super, const struct log_super *ruling)
+{
+  uint64_t age = ruling->generation - super->generation;
+
+  if (age == 0)
+    return super->epoch == ruling->epoch ? CURRENT : ESTRANGED;
+  if (age > ruling->num_history)
+    return TOO_OLD;
+  return ruling->history[age-1] == super->epoch ? OUTDATED : ESTRANGED;
+}
+
+static bool
+check_relation (struct finds *f, struct log_find *find)
+{
+  switch (relate (&find->super, &f->ruling->super)) {
+  case CURRENT:
+    find->current = true;
+    return true;
+  case OUTDATED:
+    return true;
+  case ESTRANGED:
+    refuse (f->error, "log copies %s and %s contradict each other: the mirror "
+            "was used with only the one and then with only the other "
+            "(split brain), so each may lack what the other has; decide "
+            "which regions are right, and leave out and remove the other "
+            "copy and its region", name_of (f, find),
+            name_of (f, f->ruling));
+    return false;
+  default:
+    refuse (f->error, "log copy %s is so much older than %s that it cannot be "
+            "told if it knows something that the other does not; if it does "
+            "not, remove it", name_of (f, find), name_of (f, f->ruling));
+    return false;
+  }
+}
+
+/* One copy that was copied to another file: only one can be in use. */
+static void
+find_twins (struct finds *f)
+{
+  struct log_find *a, *b;
+
+  for (a = f->find; a < f->find + f->n; a++)
+    for (b = f->find; b < a; b++)
+      if (a->current && b->current && a->labelled && b->labelled &&
+          a->number == b->number) {
+        if (compare_supers (&a->super, &b->super) > 0)
+          b->current = false;
+        else
+          a->current = false;
+      }
+}
+
+static bool
+judge (struct finds *f)
+{
+  struct log_find *find;
+
+  if (!find_ruling (f))
+    return false;
+  for (find = f->find; find < f->find + f->n; find++)
+    if (find->what == LOG_FIND_VALID &&
+        (!check_same_log (f, find) || !check_relation (f, find)))
+      return false;
+  find_twins (f);
+  return true;
+}
+
+/*----------------------------------------------------------------------
+ * Their blocks
+ */
+
+/* What the copies have said of each block so far. */
+struct merge {
+  struct dm_log *log;
+  uint64_t *seen;               /* blocks that were valid on some copy */
+  uint64_t *differs;            /* not alike, or not valid, on another */
+  uint64_t newest;              /* sequence of a block */
+  GChecksum *checksum;
+  bool first, ids_only;
+};
+
+static void
+merge_leg (struct merge *m, unsigned int block, unsigned int leg,
+           const void *data)
+{
+  uint64_t sequence;
+  char *id = log_decode_leg (data, m->log->uuid, leg, &sequence, m->checksum);
+
+  if (id == NULL) {
+    log_flag_block (m->differs, block);
+    return;
+  }
+  if (!m->ids_only)
+    m->newest = MAX (m->newest, sequence);
+  if (m->log->legs[leg].id == NULL)
+    m->log->legs[leg].id = id;
+  else
+    g_free (id);
+}
+
+/* DATA is NULL if it could not be read. */
+static void
+merge_block (struct merge *m, unsigned int block, const void *data)
+{
+  struct log_place place = log_place (&m->log->g, block);
+  uint64_t words[LOG_BLOCK_WORDS], sequence;
+  struct log_map *map;
+  unsigned int word;
+
+  map = log_map_at (m->log, block, &word);
+  if (map == NULL && data != NULL && place.type == LOG_LEG) {
+    merge_leg (m, block, place.slot, data);
+    return;
+  }
+  if (map == NULL || m->ids_only)
+    return;
+  if (data == NULL ||
+      log_decode_map (data, m->log->uuid, place, words, &sequence,
+                      m->checksum) != LOG_VALID) {
+    log_flag_block (m->differs, block);
+    return;
+  }
+  m->newest = MAX (m->newest, sequence);
+  if (!m->first && memcmp (map->disk + word, words, sizeof words) != 0)
+    log_flag_block (m->differs, block);
+  for (unsigned int i = 0; i < LOG_BLOCK_WORDS; i++)
+    map->disk[word + i] |= words[i];
+  log_flag_block (m->seen, block);
+}
+
+static void
+merge_copy (struct merge *m, const struct io_region *region,
+            unsigned char *buffer)
+{
+  unsigned int n = log_used_blocks (&m->log->g, m->log->num_legs);
+  unsigned int block, i, run;
+
+  for (block = LOG_DIRTY_AT; block < n; block += run) {
+    run = MIN (n - block, LOG_BUFFER_BLOCKS);
+    if (log_read_blocks (region, block, run, buffer) == 0) {
+      for (i = 0; i < run; i++)
+        merge_block (m, block + i, buffer + i * LOG_BLOCK);
+      continue;
+    }
+    for (i = 0; i < run; i++)
+      merge_block (m, block + i,
+                   log_read_blocks (region, block + i, 1, buffer) == 0 ?
+                   buffer : NULL);
+  }
+  m->first = false;
+}
+
+/* What no copy says is dirty, or lacking. */
+static void
+set_unseen (struct merge *m)
+{
+  unsigned int n = log_used_blocks (&m->log->g, m->log->num_legs);
+  unsigned int block, word;
+  struct log_map *map;
+  uint64_t bit, end;
+
+  for (block = LOG_DIRTY_AT; block < n; block++) {
+    map = log_map_at (m->log, block, &word);
+    if (map == NULL || log_test_bit (m->seen, block))
+      continue;
+    log_flag_block (m->differs, block);
+    end = MIN ((uint64_t) word * 64 + LOG_BLOCK_BITS, m->log->g.chunks);
+    for (bit = (uint64_t) word * 64; bit < end; bit += 64)
+      map->disk[bit / 64] |= log_bits (bit, end);
+  }
+}
+
+static bool
+merge_copies (struct finds *f, struct dm_log *log)
+{
+  struct merge m = { .log = log, .first = true,
+                     .checksum = f->writer.checksum, .differs = log->sets };
+  g_autofree uint64_t *seen = g_new0 (uint64_t, log->block_words);
+  unsigned int i;
+
+  m.seen = seen;
+  for (i = 0; i < f->n; i++)
+    if (f->find[i].current)
+      merge_copy (&m, &f->copies[i].region, f->writer.buffer);
+  set_unseen (&m);
+  if (m.newest > f->ruling->super.sequence) {
+    refuse (f->error, "log copy %s: its newest superblock is damaged: number "
+            "%" PRIu64 " has been there, but %" PRIu64 " is the newest that "
+            "is valid; name a copy that has it or, if there is none, "
+            "make a new mirror: remove the log, find out which region is "
+            "right, name it first and use init=sync",
+            name_of (f, f->ruling), m.newest, f->ruling->super.sequence);
+    return false;
+  }
+
+  /* The name of a leg never changes, so outdated copies know it as well. */
+  m.ids_only = true;
+  for (i = 0; i < f->n; i++)
+    if (f->find[i].what == LOG_FIND_VALID && !f->find[i].current)
+      merge_copy (&m, &f->copies[i].region, f->writer.buffer);
+  for (i = 0; i < log->num_legs; i++)
+    if (log->legs[i].id == NULL) {
+      refuse (f->error, "log copy %s: the block with the name of region %u is "
+              "damaged; name another copy, too, or make a new mirror: remove "
+              "the log, name a region that is right first and use init=sync",
+              name_of (f, f->ruling), i);
+      return false;
+    }
+  return true;
+}
+
+/*----------------------------------------------------------------------
+ * The log that comes of it
+ */
+
+/* What the copies have is in disk; now what is wanted. */
+static void
+want_leg (struct dm_log *log, unsigned int leg)
+{
+  struct log_map *map = &log->lacking[leg];
+  unsigned int i;
+
+  for (i = 0; i < log->g.map_words; i++)
+    if (log->legs[leg].info.state != DM_LOG_IN_SYNC)
+      map->wanted[i] = map->disk[i] | log->dirty.disk[i];
+}
+
+static void
+mask_map (struct dm_log *log, struct log_map *map)
+{
+  uint64_t chunks = log->g.chunks;
+  unsigned int i;
+
+  for (i = chunks / 64; i < log->g.map_words; i++)
+    map->disk[i] &= i > chunks / 64 || chunks % 64 == 0 ? 0 :
+      log_bits (i * UINT64_C (64), chunks);
+}
+
+static void
+want (struct dm_log *log)
+{
+  size_t bytes = log->g.map_words * sizeof (uint64_t);
+  unsigned int i, n, in_sync = 0;
+
+  mask_map (log, &log->dirty);
+  memcpy (log->dirty.wanted, log->dirty.disk, bytes);
+  memcpy (log->dirty.staged, log->dirty.disk, bytes);
+  for (i = 0; i < log->num_legs; i++) {
+    mask_map (log, &log->lacking[i]);
+    memcpy (log->lacking[i].staged, log->lacking[i].disk, bytes);
+    want_leg (log, i);
+    in_sync += log->legs[i].info.state == DM_LOG_IN_SYNC;
+  }
+  if (in_sync > 1)
+    memcpy (log->unreconciled, log->dirty.disk, bytes);
+  n = log_used_blocks (&log->g, log->num_legs);
+  for (i = LOG_DIRTY_AT; i < n; i++) {
+    if (log_place (&log->g, i).type == LOG_LACKING)
+      log_flag_block (log->clears, i);
+  }
+}
+
+static bool
+add_legs (struct dm_log *log)
+{
+  unsigned int i;
+
+  log->num_legs = log->super.num_legs;
+  for (i = 0; i < log->num_legs; i++) {
+    log->legs[i].info = log->super.legs[i];
+    log->legs[i].until = log->legs[i].info.until;
+    log->legs[i].stamp = log_stamp_time (&log->legs[i].info);
+    if (!log_map_init (log, &log->lacking[i]))
+      return false;
+  }
+  return true;
+}
+
+static void
+warn_too_small (struct finds *f, struct dm_log *log, struct log_find *find)
+{
+  g_warning ("log copy %s: it is not used: it has %" PRIu64 " sectors, but %u "
+             "are needed", name_of (f, find),
+             f->copies[find - f->find].region.count,
+             log->g.blocks * LOG_BLOCK_SECTORS);
+}
+
+/* A copy that is there and does not rule knows no more.  Nor does one that was
+ * coming in when the power went: the others know of it already, but it
+ * never had a second superblock.
+ */
+static bool
+knows_no_more (const struct log_find *find, const struct log_super *super)
+{
+  if (!find->labelled ||
+      memcmp (find->label_uuid, super->uuid, LOG_UUID) != 0)
+    return false;
+  return find->what == LOG_FIND_VALID ||
+    find->supers[0] == LOG_BLANK || find->supers[1] == LOG_BLANK;
+}
+
+/* Copies in use keep their numbers, so these come first. */
+static void
+add_copies (struct finds *f, struct dm_log *log)
+{
+  uint64_t found = 0;
+  struct log_copy *c;
+  unsigned int i, pass;
+
+  for (pass = 0; pass < 2; pass++)
+    for (i = 0; i < f->n; i++) {
+      if ((f->find[i].current && f->find[i].labelled) != (pass == 0))
+        continue;
+      c = log_new_copy (log, &f->copies[i]);
+      if (pass == 0)
+        c->number = f->find[i].number;
+      if (c->too_small)
+        warn_too_small (f, log, &f->find[i]);
+      else if (f->find[i].current) {
+        c->newest = f->find[i].newest;
+        c->superseded = false;
+        log->current |= 1UL << (log->num_copies - 1);
+        if (pass > 0)
+          log->unlabelled |= 1UL << (log->num_copies - 1);
+        found |= UINT64_C (1) << c->number;
+      }
+    }
+  log->copy_missing = (log->super.copies & ~found) != 0;
+  for (i = 0; i < f->n; i++)
+    if (knows_no_more (&f->find[i], &log->super))
+      found |= UINT64_C (1) << f->find[i].number;
+  log->copy_unaccounted = (log->super.copies & ~found) != 0;
+}
+
+static struct dm_log *
+load (struct finds *f)
+{
+  const struct log_super *super = &f->ruling->super;
+  struct log_geometry g;
+  struct dm_log *log;
+
+  log_geometry_init (&g, super->volume, super->chunk);
+  log = log_alloc (&g, super->uuid);
+  if (log == NULL) {
+    refuse (f->error, "not enough memory for the log");
+    return NULL;
+  }
+  log->super = *super;
+  log->super_wanted++;
+  log->durable_sequence = super->sequence;
+  log->starting = true;
+  add_copies (f, log);
+  if (log->current == 0)
+    refuse (f->error, "log copy %s: it is smaller than it was: %u sectors are "
+            "needed; give it back its size or name another copy",
+            name_of (f, f->ruling), g.blocks * LOG_BLOCK_SECTORS);
+  else if (!add_legs (log))
+    refuse (f->error, "not enough memory for the log");
+  else if (merge_copies (f, log)) {
+    want (log);
+    return log;
+  }
+  dm_log_free (log);
+  return NULL;
+}
+
+struct dm_log *
+dm_log_load (unsigned int num_copies, const struct dm_log_copy *copies,
+             char **error)
+{
+  struct finds f = { .n = num_copies, .copies = copies, .error = error };
+  struct dm_log *log = NULL;
+  unsigned int i;
+
+  *error = NULL;
+  if (num_copies == 0 || num_copies > LOG_MAX_COPIES) {
+    refuse (error, "a log has 1 to %d copies, not %u", LOG_MAX_COPIES,
+            num_copies);
+    return NULL;
+  }
+  f.find = g_new0 (struct log_find, num_copies);
+  if (!log_writer_init (&f.writer))
+    refuse (error, "not enough memory for the log");
+  else {
+    for (i = 0; i < num_copies; i++)
+      log_find_copy (&copies[i].region, f.writer.buffer, f.writer.checksum,
+                     &f.find[i]);
+    if (judge (&f))
+      log = load (&f);
+  }
+  log_writer_fini (&f.writer);
+  g_free (f.find);
+  return log;
+}

@@ -1,0 +1,173 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* What dm-log.c (bits and states in memory), log-load.c (choosing among
+ * copies) and log-commit.c (writing them) share.
+ */
+
+#ifndef DMIO_LOG_PRIVATE_H
+#define DMIO_LOG_PRIVATE_H
+
+#include <pthread.h>
+
+#include "dm-log.h"
+#include "log-format.h"
+
+/* Three images of each bitmap.  wanted: as it is known now.  disk: what the
+ * copies in use have.  staged: like disk, but for blocks of the commit that
+ * is under way, which get this.  A bit is durable if it is in
+ * disk and staged: one that is about to be cleared is not.
+ */
+struct log_map {
+  uint64_t *wanted, *disk, *staged;
+};
+
+struct log_leg {
+  char *id;
+  struct log_super_leg info;    /* wanted */
+  uint64_t until, stamp;        /* durable; stamp: its mtime, or 0 */
+};
+
+struct log_copy {
+  struct io_region region;
+  char *name;
+  unsigned int number;          /* in log_super.copies */
+  unsigned int newest;          /* which of its superblocks is */
+  bool too_small;
+  bool superseded;              /* others know that this one is outdated */
+};
+
+/* Memory to encode and write blocks. */
+#define LOG_BUFFER_BLOCKS 32
+struct log_writer {
+  unsigned char *buffer;
+  GChecksum *checksum;
+};
+
+struct dm_log {
+  /* These do not change. */
+  struct log_geometry g;
+  unsigned char uuid[LOG_UUID];
+  char uuid_string[LOG_UUID_STRING];
+  unsigned int block_words;     /* of a set of blocks */
+
+  pthread_mutex_t lock;         /* owns what follows */
+  pthread_cond_t progress;      /* a commit has got on, or a write has ended */
+
+  unsigned int num_legs;
+  struct log_leg legs[LOG_MAX_LEGS];
+  struct log_map dirty, lacking[LOG_MAX_LEGS];
+  unsigned long absent;         /* legs */
+
+  /* Of each chunk. */
+  uint16_t *in_flight;          /* writes between begin and end */
+  uint64_t *touched;            /* begun since the last clean_begin */
+  uint64_t *chosen;             /* by clean_begin */
+  uint64_t *unreconciled;
+
+  /* Blocks of a copy in which wanted has bits that disk lacks, or the
+   * other way round; at most these.
+   */
+  uint64_t *sets, *clears;
+
+  /* The superblock counts its changes.  staged: of the last commit. */
+  uint64_t super_wanted, super_staged, super_durable;
+  /* Legs have been dropped so often; durably. */
+  uint64_t drops_wanted, drops_durable;
+  unsigned long maybe_in_sync;  /* legs, as the copies may say */
+  /* Durable, of all that are not absent: the first end of a lease, the latest
+   * stamp.
+   */
+  uint64_t lease, latest_stamp;
+
+  /* Commits. */
+  bool leading;                 /* one is under way */
+  uint64_t begun;               /* their numbers: the last one */
+  uint64_t done, done_clears;   /* the last that has got so far */
+  unsigned int clear_waiters;
+  bool dead;                    /* no copy is left */
+  bool restoring;
+  uint64_t *missed;             /* blocks written since that began */
+  unsigned long current;        /* copies in use */
+  uint64_t durable_sequence;    /* of the superblock */
+
+  /* The rest belongs to the thread that has set leading; before
+   * dm_log_start, to the caller.  The copies' fields too.
+   */
+  unsigned int num_copies;
+  struct log_copy copies[LOG_MAX_COPIES];
+  struct log_super super;       /* as last written, or about to be */
+  uint64_t *set_blocks, *clear_blocks; /* of this commit */
+  unsigned long joining;        /* copies that are about to be in use */
+  struct log_writer writer;
+  unsigned long unlabelled;     /* copies in use whose label is bad */
+  bool copy_missing;            /* one in use was not found */
+  bool copy_unaccounted;        /* ... and may have known something */
+  bool starting;                /* write also what seems to be alike */
+};
+
+/* log-memory.c.  Images of all bitmaps but those of legs. */
+extern struct dm_log *log_alloc (const struct log_geometry *g,
+                                 const unsigned char *uuid);
+extern bool log_map_init (struct dm_log *log, struct log_map *map);
+extern void log_map_fini (struct log_map *map);
+extern bool log_writer_init (struct log_writer *writer);
+extern void log_writer_fini (struct log_writer *writer);
+/* A copy that is not in use yet. */
+extern struct log_copy *log_new_copy (struct dm_log *log,
+                                      const struct dm_log_copy *copy);
+/* A leg, without images. */
+extern void log_new_leg (struct dm_log *log, const char *id,
+                         const struct log_super_leg *info);
+
+/* The map that a block is part of, and where in it it begins; NULL if it
+ * is of no map.
+ */
+extern struct log_map *log_map_at (struct dm_log *log, unsigned int block,
+                                   unsigned int *word);
+/* The block that a bit is in. */
+extern unsigned int log_block_of (const struct dm_log *log,
+                                  const struct log_map *map, uint64_t bit);
+static inline void
+log_flag_block (uint64_t *blocks, unsigned int block)
+{
+  blocks[block / 64] |= UINT64_C (1) << block % 64;
+}
+
+static inline uint64_t
+log_stamp_time (const struct log_super_leg *leg)
+{
+  return leg->stamp.valid ? leg->stamp.mtime : 0;
+}
+
+/* dm-log.c, with the lock held. */
+extern void log_recompute_lease (struct dm_log *log);
+
+/* log-commit.c.  The lock is held when they are called and when they return,
+ * but not meanwhile.
+ */
+
+/* Wait for the commit that is under way to get on, or lead one. */
+extern void log_step (struct dm_log *log);
+
+/* What is wanted now is durable when it returns 0, with CLEARS also bits
+ * that are no longer set.  -EIO: no copy is left.
+ */
+extern int log_commit (struct dm_log *log, bool clears);
+
+/* Make these copies like the others, and use them; and commit.  Only one
+ * thread at a time.  Returns those that are in use now, 0 also if there
+ * was no memory.
+ */
+extern unsigned long log_bring_in (struct dm_log *log, unsigned long copies,
+                                   enum log_label_state label);
+
+/* Write labels of copies in use, before the log is shared. */
+extern void log_put_labels (struct dm_log *log, unsigned long copies);
+/* Before the log is shared: these copies are no log any more. */
+extern void log_erase (struct dm_log *log, unsigned long copies);
+extern uint64_t log_random (void);
+
+#endif /* DMIO_LOG_PRIVATE_H */

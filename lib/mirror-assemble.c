@@ -1,0 +1,450 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* The start of a mirror with a log: the legs that are given are compared
+ * with those that the log knows (S2).  Nothing is written before all is
+ * known to be right.
+ *
+ * A leg can be read if the log says that it is in sync, it is there, and it
+ * has not changed since (R16).  There has to be one.  One that the log holds
+ * for in sync and that is not there may have been the only one to get the
+ * last writes, so without it the user has to say that he wants that.
+ *
+ * The same holds for a copy of the log that was in use and is not there, unless
+ * all legs in sync are files that show that nobody has written them since.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include <glib.h>
+
+#include "mirror.h"
+
+/* What is found out about the legs. */
+struct findings {
+  unsigned long given;          /* on the command line, so to say */
+  unsigned long there;          /* open */
+  unsigned long in_sync;        /* says the log */
+  unsigned long lost;           /* changed while they were not served */
+  unsigned long unchanged;      /* surely not */
+};
+
+static void
+fail (char **error, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 2, 3)));
+
+static void
+fail (char **error, const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  *error = g_strdup_vprintf (fmt, args);
+  va_end (args);
+}
+
+/*----------------------------------------------------------------------
+ * One leg
+ */
+
+/* The names of the legs in a set. */
+static char *
+names_of (const struct dm_mirror *m, unsigned long legs)
+{
+  GString *names = g_string_new (NULL);
+
+  FOR_EACH_LEG (i, legs)
+    g_string_append_printf (names, "%s%s", names->len > 0 ? ", " : "",
+                            m->legs[i].name);
+  return g_string_free (names, FALSE);
+}
+
+static const char *
+id_of (const struct dm_mirror_leg *leg)
+{
+  return leg->id != NULL ? leg->id : leg->name;
+}
+
+static bool
+check_geometry (struct dm_mirror *m, unsigned int leg,
+                const struct io_region *region, sector_t before,
+                char **error)
+{
+  const char *name = m->legs[leg].name;
+  unsigned int block = dm_bdev_block_size (region->bdev);
+
+  if (region->count < m->sectors)
+    fail (error, "region '%s' has %" PRIu64 " bytes, less than the volume, "
+          "which has %" PRIu64 "; give it its size back", name,
+          region->count * DM_IO_SECTOR_SIZE,
+          m->sectors * DM_IO_SECTOR_SIZE);
+  else if (region->count != before)
+    fail (error, "region '%s' had %" PRIu64 " bytes and has %" PRIu64 " now; "
+          "the volume keeps its size, so add ,count=%" PRIu64 " to the "
+          "region to use only what it had", name,
+          before * DM_IO_SECTOR_SIZE, region->count * DM_IO_SECTOR_SIZE,
+          before);
+  else if (region->bdev->read_only)
+    fail (error, "region '%s' is read-only, so it could not be kept in sync; "
+          "give write access to it", name);
+  else if (block > m->block_size ||
+           m->sectors % (block / DM_IO_SECTOR_SIZE) != 0)
+    fail (error, "region '%s' has a block size of %u bytes, which does not "
+          "fit the volume; use direct=off, or a server with smaller blocks",
+          name, block);
+  else
+    return true;
+  return false;
+}
+
+/* True if a file is as it was when it was last served.  If nothing is dirty it
+ * was not written since the stamp; else only an interval is known in which
+ * it was.
+ */
+static bool
+is_unchanged (struct dm_mirror *m, const struct dm_log_leg *known,
+              const struct bdev_stamp *now)
+{
+  const struct bdev_stamp *then = &known->stamp;
+
+  if (now->size != then->size)
+    return false;
+  if (now->mtime == then->mtime)
+    return true;
+  if (known->state == DM_LOG_IN_SYNC && !dm_log_is_dirty (m->log))
+    return false;
+  return now->mtime > then->mtime && now->mtime <= known->until;
+}
+
+bool
+mirror_check_leg (struct dm_mirror *m, unsigned int leg,
+                  const struct io_region *region,
+                  enum mirror_change *change, char **error)
+{
+  struct dm_log_leg known;
+  struct bdev_stamp stamp;
+  int r;
+
+  dm_log_get_leg (m->log, leg, &known);
+  if (!check_geometry (m, leg, region, known.sectors, error))
+    return false;
+  r = bdev_stamp (region->bdev, &stamp);
+  if (r < 0) {
+    fail (error, "region '%s' cannot be flushed: %s", m->legs[leg].name,
+          g_strerror (-r));
+    return false;
+  }
+  if (!known.stamp.valid || !stamp.valid)
+    *change = MIRROR_NOT_KNOWN;
+  else
+    *change = is_unchanged (m, &known, &stamp) ? MIRROR_UNCHANGED :
+      MIRROR_CHANGED;
+  return true;
+}
+
+/*----------------------------------------------------------------------
+ * All legs
+ */
+
+static void
+take_known (struct dm_mirror *m, struct findings *f)
+{
+  struct dm_log_leg known;
+  unsigned int i;
+
+  m->num_legs = dm_log_num_legs (m->log);
+  for (i = 0; i < m->num_legs; i++) {
+    dm_log_get_leg (m->log, i, &known);
+    m->legs[i].id = g_strdup (known.id);
+    m->legs[i].name = g_strdup (known.id);
+    m->legs[i].by_user = known.state == DM_LOG_FAILED;
+    m->legs[i].delay = MIRROR_FIRST_DELAY;
+    if (known.state == DM_LOG_IN_SYNC)
+      f->in_sync |= 1UL << i;
+  }
+}
+
+static bool
+take_given (struct dm_mirror *m, const struct dm_mirror_leg *leg,
+            struct findings *f, char **error)
+{
+  int i = dm_mirror_find_leg (m, id_of (leg));
+  g_autofree char *all = NULL;
+
+  if (i < 0) {
+    all = names_of (m, (2UL << (m->num_legs - 1)) - 1);
+    fail (error, "region '%s' is not a leg of this mirror, whose legs are %s; "
+          "to add it or to replace one, start without it and use 'dmioctl "
+          "add', which copies the volume to it", leg->name, all);
+    return false;
+  }
+  if (f->given & 1UL << i) {
+    fail (error, "region '%s' is given twice", leg->name);
+    return false;
+  }
+  f->given |= 1UL << i;
+  g_free (m->legs[i].name);
+  m->legs[i].name = g_strdup (leg->name);
+  m->legs[i].region = leg->region;
+  m->legs[i].given = true;
+  if (leg->region.bdev != NULL)
+    f->there |= 1UL << i;
+  if (leg->write_mostly)
+    m->write_mostly |= 1UL << i;
+  return true;
+}
+
+/* A leg that is there and cannot be used is an error; so the user sees it
+ * before anything is recorded.
+ */
+static bool
+check_legs (struct dm_mirror *m, struct findings *f, char **error)
+{
+  enum mirror_change change;
+
+  FOR_EACH_LEG (i, f->there) {
+    if (!mirror_check_leg (m, i, &m->legs[i].region, &change, error))
+      return false;
+    if (change == MIRROR_CHANGED)
+      f->lost |= 1UL << i;
+    else if (change == MIRROR_UNCHANGED)
+      f->unchanged |= 1UL << i;
+  }
+  return true;
+}
+
+/* Decide which legs are in sync. */
+static bool
+choose_legs (struct dm_mirror *m, const struct findings *f, char **error)
+{
+  unsigned long usable = f->in_sync & f->there & ~f->lost;
+  unsigned long absent = f->in_sync & ~f->there;
+  g_autofree char *names = NULL, *away = NULL;
+
+  if (usable == 0 && f->in_sync & f->lost) {
+    names = names_of (m, f->in_sync & f->lost);
+    fail (error, "%s: changed while the mirror was not served, and no other "
+          "region is in sync; if the contents are what you want, remove the "
+          "copies of the log and start with init=sync and the right region "
+          "first", names);
+    return false;
+  }
+  if (usable == 0) {
+    names = names_of (m, f->in_sync);
+    away = names_of (m, f->there);
+    fail (error, "no region that is in sync is there: that would be %s, but "
+          "there is only: %s; give one that is in sync",
+          names, *away != '\0' ? away : "none");
+    return false;
+  }
+  if (absent != 0 && !m->options.degraded) {
+    names = names_of (m, absent);
+    fail (error, "%s: in sync, says the log, but missing; bring it back, or "
+          "say degraded=yes to start without it (it is recovered when it is "
+          "back)", names);
+    return false;
+  }
+  if (dm_log_copy_missing (m->log) && (f->in_sync & ~f->unchanged) != 0 &&
+      !m->options.degraded) {
+    fail (error, "a copy of the log that was in use is missing or not valid; "
+          "if the others had failed it would know of writes that they do "
+          "not, and the regions do not show that this is not so; bring it "
+          "back, or say degraded=yes to rely on the others (it is written "
+          "again)");
+    return false;
+  }
+  m->in_sync = usable;
+  return true;
+}
+
+static const char *
+why_missing (const struct findings *f, unsigned int leg)
+{
+  return f->given & 1UL << leg ? "it cannot be opened" : "it was not given";
+}
+
+static void
+set_states (struct dm_mirror *m, const struct findings *f)
+{
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++) {
+    struct leg *l = &m->legs[i];
+
+    failure_log_set_name (m->failures, i, l->name);
+    if (m->in_sync & 1UL << i)
+      l->state = DM_MIRROR_IN_SYNC;
+    else if (!(f->there & 1UL << i))
+      mirror_set_state (m, i, DM_MIRROR_MISSING, why_missing (f, i));
+    else if (l->by_user)
+      mirror_set_state (m, i, DM_MIRROR_FAILED, "failed by the user");
+    else
+      mirror_set_state (m, i, DM_MIRROR_OUT_OF_SYNC, f->lost & 1UL << i ?
+                        "it changed while it was not served" :
+                        "it has missed writes");
+  }
+}
+
+static void
+report_legs (struct dm_mirror *m)
+{
+  unsigned int i;
+
+  for (i = 0; i < m->num_legs; i++)
+    if (m->legs[i].state != DM_MIRROR_IN_SYNC)
+      mirror_report (m, i, "is %s (%s)",
+                     dm_mirror_state_name (m->legs[i].state),
+                     m->legs[i].reason);
+}
+
+bool
+mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
+                 const struct dm_mirror_leg *legs, char **error)
+{
+  struct findings f = { 0 };
+  unsigned int i;
+  int r;
+
+  m->sectors = dm_log_volume (m->log);
+  take_known (m, &f);
+  for (i = 0; i < num_legs; i++)
+    if (!take_given (m, &legs[i], &f, error))
+      return false;
+  if (!check_legs (m, &f, error) || !choose_legs (m, &f, error))
+    return false;
+  r = dm_log_start (m->log, ~m->in_sync, f.lost);
+  if (r < 0) {
+    fail (error, "the log cannot be written: %s", g_strerror (-r));
+    return false;
+  }
+  set_states (m, &f);
+  if (!dm_log_is_dirty (m->log))
+    mirror_stamp (m);
+  m->unreconciled = dm_log_next_unreconciled (m->log, 0, mirror_chunks (m)) <
+    mirror_chunks (m);
+  report_legs (m);
+  return true;
+}
+
+/*----------------------------------------------------------------------
+ * Later
+ */
+
+/* Called with state_lock, for a leg that is not used.  Let it be recovered, from
+ * this region if it has none.
+ */
+static int
+readmit (struct dm_mirror *m, unsigned int leg,
+         const struct io_region *region, char **error)
+{
+  struct leg *l = &m->legs[leg];
+  enum mirror_change change = MIRROR_UNCHANGED;
+  int r = 0;
+
+  if (l->region.bdev == NULL) {
+    if (region->bdev == NULL) {
+      fail (error, "region '%s' is missing: it has to be opened", l->name);
+      return -1;
+    }
+    if (!mirror_check_leg (m, leg, region, &change, error))
+      return -1;
+  }
+  if (change == MIRROR_CHANGED)
+    r = dm_log_lose (m->log, leg);
+  if (r == 0 && l->by_user)
+    r = dm_log_set_failed (m->log, leg, false);
+  if (r < 0) {
+    fail (error, "region '%s': the log cannot be written: %s", l->name,
+          g_strerror (-r));
+    return -1;
+  }
+  if (l->region.bdev == NULL)
+    l->region = *region;
+  l->by_user = false;
+  l->given = true;
+  l->retry_at = 0;
+  l->delay = MIRROR_FIRST_DELAY;
+  if (l->state == DM_MIRROR_MISSING)
+    mirror_set_state (m, leg, DM_MIRROR_OUT_OF_SYNC, "it was missing");
+  pthread_cond_broadcast (&m->state_changed);
+  return leg;
+}
+
+bool
+mirror_readmit (struct dm_mirror *m, unsigned int leg,
+                const struct io_region *region, char **error)
+{
+  int r;
+
+  pthread_mutex_lock (&m->state_lock);
+  r = readmit (m, leg, region, error);
+  pthread_mutex_unlock (&m->state_lock);
+  return r >= 0;
+}
+
+/* Called with state_lock. */
+static int
+add_new (struct dm_mirror *m, const struct dm_mirror_leg *leg, char **error)
+{
+  struct leg *l = &m->legs[m->num_legs];
+  int r;
+
+  if (m->num_legs == DM_IO_MAX_REGIONS) {
+    fail (error, "region '%s': there can be at most %zu legs", leg->name,
+          DM_IO_MAX_REGIONS);
+    return -1;
+  }
+  l->name = g_strdup (leg->name);
+  if (!check_geometry (m, m->num_legs, &leg->region, leg->region.count,
+                       error)) {
+    g_clear_pointer (&l->name, g_free);
+    return -1;
+  }
+  r = dm_log_add_leg (m->log, id_of (leg), leg->region.count);
+  if (r < 0) {
+    g_clear_pointer (&l->name, g_free);
+    fail (error, "region '%s': the log cannot be written: %s", leg->name,
+          g_strerror (-r));
+    return -1;
+  }
+  g_assert ((unsigned int) r == m->num_legs);
+  l->id = g_strdup (id_of (leg));
+  l->region = leg->region;
+  l->given = true;
+  l->delay = MIRROR_FIRST_DELAY;
+  failure_log_set_name (m->failures, r, leg->name);
+  if (leg->write_mostly)
+    __atomic_or_fetch (&m->write_mostly, 1UL << r, __ATOMIC_RELAXED);
+  __atomic_store_n (&m->num_legs, r + 1, __ATOMIC_RELEASE);
+  mirror_set_state (m, r, DM_MIRROR_OUT_OF_SYNC, "it is new");
+  pthread_cond_broadcast (&m->state_changed);
+  return r;
+}
+
+int
+dm_mirror_add (struct dm_mirror *m, const struct dm_mirror_leg *leg,
+               char **error)
+{
+  enum dm_mirror_state state;
+  int i, r;
+
+  pthread_mutex_lock (&m->state_lock);
+  i = dm_mirror_find_leg (m, id_of (leg));
+  state = i < 0 ? DM_MIRROR_OUT_OF_SYNC : m->legs[i].state;
+  if (i < 0)
+    r = add_new (m, leg, error);
+  else if (state == DM_MIRROR_FAILED || state == DM_MIRROR_MISSING)
+    r = readmit (m, i, &leg->region, error);
+  else {
+    fail (error, "region '%s' is a leg already, and %s", leg->name,
+          dm_mirror_state_name (state));
+    r = -1;
+  }
+  pthread_mutex_unlock (&m->state_lock);
+  return r;
+}

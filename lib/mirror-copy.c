@@ -1,0 +1,492 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* What is copied from leg to leg: to those that recover what they lack, to
+ * those in sync what a crash may have left different, and to one that
+ * could not be read what another has.
+ *
+ * A piece is copied with its range locked, so no write is in flight there
+ * (S1).  A chunk may be of many pieces; writes to it between two of these
+ * go to the target as well, since it is one of the legs that are
+ * written, so what was copied stays right.  If the target fails meanwhile
+ * the chunk is dirty or has not been recorded as copied; either way the leg
+ * lacks it again.
+ *
+ * Nothing is copied that could not be read, and what is zero on the source
+ * is made zero on the target, if it is not so already: holes stay
+ * holes.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "mirror.h"
+
+#define MAX_EXTENTS 16
+
+/* A part of the volume that is being copied, its range locked. */
+struct piece {
+  struct dm_mirror *mirror;
+  unsigned long targets;        /* that the leg read is taken out of */
+  sector_t sector, count;
+  unsigned char *buffer;
+};
+
+/* The one in sync that is best read, or another: any is as good. */
+static unsigned long
+sources (const struct dm_mirror *m)
+{
+  return mirror_in_sync (m);
+}
+
+static unsigned int
+choose_source (const struct dm_mirror *m, unsigned long legs)
+{
+  return FIRST (preferably_not (legs, mirror_offline (m)));
+}
+
+/* Write DATA, or zeroes if it is NULL, to the targets that are still used.  One
+ * that fails is out of sync from then on, so its copy does not count.
+ */
+static void
+write_targets (struct dm_mirror *m, unsigned long targets, const void *data,
+               sector_t sector, sector_t count)
+{
+  const struct dm_io_request req = {
+    .op = data != NULL ? DM_IO_WRITE : DM_IO_WRITE_ZEROES,
+    .mem = {
+      .type = DM_IO_VM,
+      .length = data != NULL ? count * DM_IO_SECTOR_SIZE : 0,
+      .ptr.vm = (void *) data,
+    },
+  };
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct mirror_failure failure = {
+    .op = req.op, .sector = sector, .count = count, .results = results,
+  };
+
+  targets &= mirror_used (m);
+  if (targets == 0)
+    return;
+  failure.legs = mirror_run (m, &req, targets, sector, count, results);
+  if (failure.legs != 0)
+    mirror_failed (m, &failure);
+  __atomic_add_fetch (&m->copied, count * DM_IO_SECTOR_SIZE,
+                      __ATOMIC_RELAXED);
+}
+
+/* True if the leg says that all of it reads as zero. */
+static bool
+is_zero_on (struct dm_mirror *m, unsigned int leg, sector_t sector,
+            sector_t count)
+{
+  const struct io_region *r = &m->legs[leg].region;
+  uint64_t offset = (r->sector + sector) * DM_IO_SECTOR_SIZE;
+  uint64_t left = count * DM_IO_SECTOR_SIZE;
+  struct bdev_extent extents[MAX_EXTENTS];
+  int n, i;
+
+  while (left > 0) {
+    n = bdev_extents (r->bdev, offset, left, extents, MAX_EXTENTS);
+    if (n <= 0)
+      return false;
+    for (i = 0; i < n && left > 0; i++) {
+      uint64_t length = MIN (extents[i].length, left);
+
+      if (!extents[i].zero)
+        return false;
+      offset += length;
+      left -= length;
+    }
+  }
+  return true;
+}
+
+static void
+zero_targets (const struct piece *p, sector_t sector, sector_t count)
+{
+  struct dm_mirror *m = p->mirror;
+  unsigned long targets = 0;
+
+  FOR_EACH_LEG (i, p->targets & mirror_used (m))
+    if (!is_zero_on (m, i, sector, count))
+      targets |= 1UL << i;
+  write_targets (m, targets, NULL, sector, count);
+}
+
+static bool
+all_zero (const unsigned char *data, size_t length)
+{
+  return data[0] == 0 && memcmp (data, data + 1, length - 1) == 0;
+}
+
+static void
+log_unread (struct dm_mirror *m, unsigned int leg, sector_t sector,
+            sector_t count, int error)
+{
+  const struct failure failure = {
+    .region = leg,
+    .op = DM_IO_READ,
+    .offset = sector * DM_IO_SECTOR_SIZE,
+    .length = count * DM_IO_SECTOR_SIZE,
+    .error = error,
+    .consequence = "reading from the next region in sync, to copy it",
+  };
+
+  failure_log_add (m->failures, &failure);
+}
+
+/* Read into the buffer from a leg in sync, and if that fails from another.  One
+ * that is no longer in sync when it has been read may have lost what it had.
+ * Returns which it was, or -1.
+ */
+static int
+read_source (const struct piece *p, sector_t sector, sector_t count)
+{
+  struct dm_mirror *m = p->mirror;
+  unsigned long left = sources (m);
+  struct dm_io_result result;
+  unsigned int leg;
+
+  while (left != 0) {
+    leg = choose_source (m, left);
+    if (mirror_read_leg (m, leg, p->buffer, sector, count, &result) != 0)
+      log_unread (m, leg, sector, count, result.error);
+    else if (sources (m) & 1UL << leg)
+      return leg;
+    left &= sources (m) & ~(1UL << leg);
+  }
+  return -1;
+}
+
+static int
+copy_data (const struct piece *p, sector_t sector, sector_t count)
+{
+  struct piece rest = *p;
+  int source = read_source (p, sector, count);
+
+  if (source < 0)
+    return -EIO;
+  rest.targets &= ~(1UL << source);
+  if (all_zero (p->buffer, count * DM_IO_SECTOR_SIZE))
+    zero_targets (&rest, sector, count);
+  else
+    write_targets (p->mirror, rest.targets, p->buffer, sector, count);
+  return 0;
+}
+
+/* What the source has from AT on; data, if that is not known. */
+static int
+find_extents (const struct piece *p, sector_t at, unsigned long *source,
+              struct bdev_extent *extents)
+{
+  struct dm_mirror *m = p->mirror;
+  unsigned int leg = choose_source (m, sources (m));
+  const struct io_region *r = &m->legs[leg].region;
+  uint64_t length = (p->sector + p->count - at) * DM_IO_SECTOR_SIZE;
+  int n = bdev_extents (r->bdev, (r->sector + at) * DM_IO_SECTOR_SIZE, length,
+                        extents, MAX_EXTENTS);
+
+  *source = 1UL << leg;
+  if (n <= 0 || !(sources (m) & *source)) {
+    extents[0] = (struct bdev_extent) { .length = length };
+    n = 1;
+  }
+  return bdev_round_extents (extents, n, m->block_size);
+}
+
+/* Called with the range of the piece locked. */
+static int
+copy_piece (const struct piece *p)
+{
+  sector_t at = p->sector, end = p->sector + p->count, length;
+  struct bdev_extent extents[MAX_EXTENTS];
+  struct piece zero = *p;
+  unsigned long source;
+  int n, i, r = 0;
+
+  while (at < end && r == 0) {
+    n = find_extents (p, at, &source, extents);
+    zero.targets = p->targets & ~source;
+    for (i = 0; i < n && at < end && r == 0; i++) {
+      length = MIN (extents[i].length / DM_IO_SECTOR_SIZE, end - at);
+      if (extents[i].zero)
+        zero_targets (&zero, at, length);
+      else
+        r = copy_data (p, at, length);
+      at += length;
+    }
+  }
+  return r;
+}
+
+/* Which legs an item is to be written to. */
+static unsigned long
+targets_of (const struct dm_mirror *m, const struct mirror_item *item)
+{
+  return item->reconcile ? mirror_in_sync (m) :
+    item->lacking & mirror_recovering (m);
+}
+
+/* Somebody else may have done it meanwhile; then the chunk may be clean. */
+static int
+reconcile_piece (const struct piece *p, const struct mirror_item *item)
+{
+  struct dm_mirror *m = p->mirror;
+  unsigned long absent;
+  int r;
+
+  if (dm_log_next_unreconciled (m->log, item->first, item->end) == item->end)
+    return 0;
+  r = dm_log_begin (m->log, p->sector, p->count, &absent);
+  if (r < 0)
+    return r;
+  r = copy_piece (p);
+  dm_log_end (m->log, p->sector, p->count);
+  return r;
+}
+
+static int
+copy_locked (struct dm_mirror *m, const struct mirror_item *item,
+             sector_t sector, sector_t count, void *buffer)
+{
+  struct piece piece = {
+    .mirror = m, .sector = sector, .count = count, .buffer = buffer,
+  };
+  struct range_lock range;
+  int r = -EIO;
+
+  range_lock (&m->ranges, &range, sector, count);
+  piece.targets = targets_of (m, item);
+  if (item->reconcile)
+    r = reconcile_piece (&piece, item);
+  else if (piece.targets != 0)
+    r = copy_piece (&piece);
+  range_unlock (&m->ranges, &range);
+  return r;
+}
+
+bool
+mirror_is_zero (struct dm_mirror *m, const struct mirror_item *item)
+{
+  sector_t sector = item->first * dm_log_chunk (m->log);
+  sector_t count = MIN (item->end * dm_log_chunk (m->log), m->sectors) -
+    sector;
+  unsigned long legs = targets_of (m, item) |
+    1UL << choose_source (m, sources (m));
+  struct range_lock range;
+  bool zero = true;
+
+  range_lock (&m->ranges, &range, sector, count);
+  FOR_EACH_LEG (i, legs)
+    zero = zero && is_zero_on (m, i, sector, count);
+  range_unlock (&m->ranges, &range);
+  return zero;
+}
+
+int
+mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
+                  void *buffer, bool paced)
+{
+  sector_t chunk = dm_log_chunk (m->log), at = item->first * chunk, count;
+  sector_t end = MIN (item->end * chunk, m->sectors);
+  uint64_t begun;
+  int r = 0;
+
+  if (item->reconcile && COUNT (mirror_in_sync (m)) == 1)
+    return 0;                   /* it only has to be flushed */
+  for (; at < end && r == 0; at += count) {
+    begun = clock_now ();
+    count = MIN (MIRROR_PIECE, end - at);
+    r = paced && mirror_stopping (m) ? -ECANCELED :
+      copy_locked (m, item, at, count, buffer);
+    if (paced)
+      mirror_pace (m, begun, count * DM_IO_SECTOR_SIZE);
+  }
+  return r;
+}
+
+/*----------------------------------------------------------------------
+ * Before something is read
+ */
+
+int
+mirror_flush_legs (struct dm_mirror *m, unsigned long legs)
+{
+  const struct dm_io_request req = { .op = DM_IO_FLUSH };
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct mirror_failure failure = { .op = DM_IO_FLUSH, .results = results };
+
+  if (legs == 0)
+    return 0;
+  failure.legs = mirror_run (m, &req, legs, 0, 0, results);
+  if (failure.legs == 0)
+    return 0;
+  mirror_failed (m, &failure);
+  return -EIO;
+}
+
+/* If a leg fails it is tried again with the others. */
+static int
+reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
+{
+  g_autofree unsigned char *buffer =
+    g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
+  unsigned long legs;
+  int r;
+
+  if (buffer == NULL)
+    return -ENOMEM;
+  do {
+    legs = mirror_in_sync (m);
+    if (COUNT (legs) == 1) {    /* nothing is better than this one */
+      mirror_flush_legs (m, legs);
+      r = 0;
+      break;
+    }
+    r = mirror_keep_lease (m);
+    if (r == 0)
+      r = mirror_copy_item (m, item, buffer, false);
+    if (r == 0)
+      r = mirror_flush_legs (m, legs);
+  } while (r < 0 && mirror_in_sync (m) != legs);
+  /* A leg that was dropped meanwhile must not be the source next time. */
+  if (r == 0)
+    r = dm_log_drop (m->log, 0);
+  if (r == 0)
+    dm_log_reconciled (m->log, item->first, item->end);
+  return r;
+}
+
+/* One reader does it for all. */
+static int
+reconcile_chunk (struct dm_mirror *m, uint64_t chunk)
+{
+  const struct mirror_item item = {
+    .first = chunk, .end = chunk + 1, .reconcile = true,
+  };
+  struct range_lock turn;
+  int r = 0;
+
+  range_lock (&m->reconciling, &turn, chunk, 1);
+  if (dm_log_next_unreconciled (m->log, chunk, chunk + 1) == chunk)
+    r = reconcile_item (m, &item);
+  range_unlock (&m->reconciling, &turn);
+  return r;
+}
+
+static uint64_t
+next_unreconciled (struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  sector_t chunk = dm_log_chunk (m->log);
+
+  return dm_log_next_unreconciled (m->log, sector / chunk,
+                                   (sector + count + chunk - 1) / chunk);
+}
+
+static bool
+may_differ (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->unreconciled, __ATOMIC_ACQUIRE);
+}
+
+int
+mirror_reconcile (struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  sector_t chunk;
+  uint64_t next, end;
+  int r = 0;
+
+  if (!may_differ (m))
+    return 0;
+  chunk = dm_log_chunk (m->log);
+  end = (sector + count + chunk - 1) / chunk;
+  while (r == 0 &&
+         (next = next_unreconciled (m, sector, count)) < end)
+    r = reconcile_chunk (m, next);
+  return r;
+}
+
+sector_t
+mirror_alike (struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  sector_t chunk, after;
+
+  if (!may_differ (m))
+    return count;
+  chunk = dm_log_chunk (m->log);
+  after = chunk - sector % chunk;       /* where the next chunk begins */
+  if (mirror_reconcile (m, sector, MIN (after, count)) < 0)
+    return 0;
+  return next_unreconciled (m, sector, count) * chunk - sector;
+}
+
+/*----------------------------------------------------------------------
+ * After something could not be read
+ */
+
+/* Called with the range locked, and dirty. */
+static void
+rewrite (struct dm_mirror *m, unsigned int leg, void *buffer,
+         sector_t sector, sector_t count)
+{
+  unsigned long others = sources (m) & ~(1UL << leg), source;
+  struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
+  struct mirror_failure failure = {
+    .op = DM_IO_READ, .sector = sector, .count = count, .results = results,
+  };
+  struct dm_io_result other;
+
+  if (others == 0)
+    return;
+  source = choose_source (m, others);
+  if (mirror_read_leg (m, source, buffer, sector, count, &other) != 0 ||
+      !(sources (m) & 1UL << source))
+    return;
+  write_targets (m, 1UL << leg, buffer, sector, count);
+  if (!(mirror_in_sync (m) & 1UL << leg))
+    return;                     /* it could not be written either */
+  if (mirror_read_leg (m, leg, buffer, sector, count, &results[leg]) != 0) {
+    failure.legs = 1UL << leg;
+    mirror_failed (m, &failure);
+    return;
+  }
+  g_warning ("region %u (%s): %" PRIu64 " bytes at offset %" PRIu64 " that "
+             "could not be read have been written again", leg,
+             m->legs[leg].name, count * DM_IO_SECTOR_SIZE,
+             sector * DM_IO_SECTOR_SIZE);
+}
+
+void
+mirror_repair (struct dm_mirror *m, unsigned int leg, sector_t sector,
+               sector_t count)
+{
+  g_autofree unsigned char *buffer =
+    g_try_malloc (MIN (count, MIRROR_PIECE) * DM_IO_SECTOR_SIZE);
+  sector_t end = sector + count;
+  struct range_lock range;
+  unsigned long absent;
+
+  if (buffer == NULL) {
+    g_warning ("region %u (%s): no memory to rewrite what could not be read",
+               leg, m->legs[leg].name);
+    return;
+  }
+  for (; sector < end; sector += count) {
+    count = MIN (MIRROR_PIECE, end - sector);
+    range_lock (&m->ranges, &range, sector, count);
+    if (mirror_in_sync (m) & 1UL << leg &&
+        dm_log_begin (m->log, sector, count, &absent) == 0) {
+      rewrite (m, leg, buffer, sector, count);
+      dm_log_end (m->log, sector, count);
+    }
+    range_unlock (&m->ranges, &range);
+  }
+}

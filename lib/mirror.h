@@ -1,0 +1,284 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* A mirror as its parts see it: dm-mirror.c has the requests,
+ * mirror-state.c what becomes of legs, mirror-assemble.c the start,
+ * mirror-copy.c recovery and reconciling, mirror-threads.c who does it.
+ * The comment in dm-mirror.c tells about locks.
+ */
+
+#ifndef DMIO_MIRROR_H
+#define DMIO_MIRROR_H
+
+#include <pthread.h>
+
+#include "clock.h"
+#include "dm-mirror.h"
+#include "failure-log.h"
+#include "range-lock.h"
+#include "read-balance.h"
+
+/* Threads that copy. */
+#define MIRROR_COPIERS 4
+
+/* Copied at once, under one range lock: sectors. */
+#define MIRROR_PIECE 2048
+
+/* The first thing that FAILED and MISSING legs wait for, and the longest. */
+#define MIRROR_FIRST_DELAY NSEC_PER_SEC
+#define MIRROR_LAST_DELAY (60 * NSEC_PER_SEC)
+
+struct leg {
+  struct io_region region;      /* set before the leg is used first */
+  char *name, *id;
+  bool given;                   /* may be reopened */
+
+  /* Owned by state_lock. */
+  enum dm_mirror_state state;
+  bool by_user;                 /* FAILED, and not to be tried again */
+  char *reason;                 /* NULL, or why it is not in sync */
+  uint64_t retry_at, delay;     /* FAILED, MISSING: nsec, clock_now */
+  unsigned int recoveries;      /* how many were begun or broken off */
+  uint64_t to_copy;             /* chunks, when this recovery began */
+};
+
+/* What the copiers share. */
+struct mirror_work {
+  pthread_mutex_t lock;         /* owns the rest; a leaf but for the log's */
+  pthread_cond_t changed;       /* something to do, or stop */
+  bool stop;                    /* atomic */
+  uint64_t cursor;              /* chunks before it are done in this pass */
+  bool in_pass;
+  unsigned int busy;            /* copiers with something not yet recorded */
+  bool stuck;                   /* this pass had to leave something out */
+  uint64_t not_before;          /* when the next pass may begin */
+  uint64_t rate_at;             /* resync_rate: when the next may be copied */
+};
+
+struct dm_mirror {
+  unsigned int num_legs;        /* atomic; grows, under state_lock */
+  sector_t sectors;
+  unsigned int block_size;
+  struct dm_log *log;           /* or NULL */
+  struct dm_mirror_options options;
+  unsigned int quorum;
+  struct range_locks ranges;
+  struct range_locks reconciling; /* chunks, by who wants to read them */
+  struct failure_log *failures;
+  struct read_balance balance;
+
+  pthread_mutex_t state_lock;
+  pthread_cond_t state_changed; /* for the keeper, or stop */
+  unsigned long in_sync;        /* atomic: bit i is leg i */
+  unsigned long recovering;     /* the same */
+  unsigned long write_mostly;   /* atomic */
+  uint64_t lease;               /* atomic: see dm_log_extend */
+  unsigned int leases;          /* owned by state_lock: begun anew */
+  bool active;                  /* atomic: a request came since it was reset */
+  uint64_t active_until;        /* atomic: clients count as active */
+  /* The last leg in sync may have lost writes.  Both atomic. */
+  bool lost;                    /* the next flush has to fail */
+  unsigned int losses;          /* ... and what was under way then */
+  bool unreconciled;            /* atomic: there may be such chunks */
+  uint64_t copied;              /* atomic: bytes */
+  uint64_t rate;                /* atomic: bytes per second */
+
+  struct mirror_work work;
+  bool stop;                    /* owned by state_lock: keeper, custodian */
+  unsigned int num_threads;
+  pthread_t threads[MIRROR_COPIERS + 2];
+  struct leg legs[DM_IO_MAX_REGIONS];
+};
+
+#define FIRST(set) ((unsigned int) __builtin_ctzl (set))
+#define COUNT(set) ((unsigned int) __builtin_popcountl (set))
+#define FOR_EACH_LEG(i, set)                                            \
+  for (unsigned long i##_left = (set), i = 0;                           \
+       i##_left != 0 && (i = FIRST (i##_left), 1);                      \
+       i##_left &= i##_left - 1)
+
+/*----------------------------------------------------------------------
+ * dm-mirror.c
+ */
+
+static inline unsigned long
+mirror_in_sync (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->in_sync, __ATOMIC_ACQUIRE);
+}
+
+static inline unsigned long
+mirror_recovering (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->recovering, __ATOMIC_ACQUIRE);
+}
+
+/* Legs that are written. */
+static inline unsigned long
+mirror_used (const struct dm_mirror *m)
+{
+  /* First this: a leg that joins is in both for a moment, never in none. */
+  unsigned long recovering = mirror_recovering (m);
+
+  return mirror_in_sync (m) | recovering;
+}
+
+/* A AND NOT B, unless that is nothing. */
+static inline unsigned long
+preferably_not (unsigned long a, unsigned long b)
+{
+  return (a & ~b) != 0 ? a & ~b : a;
+}
+
+static inline uint64_t
+mirror_chunks (const struct dm_mirror *m)
+{
+  return (m->sectors + dm_log_chunk (m->log) - 1) / dm_log_chunk (m->log);
+}
+
+extern unsigned long mirror_offline (const struct dm_mirror *m);
+
+/* One dm-io request for a set of legs.  Returns those that failed; the
+ * results of the others are 0.
+ */
+extern unsigned long mirror_run (struct dm_mirror *m,
+                                 const struct dm_io_request *req,
+                                 unsigned long legs, sector_t sector,
+                                 sector_t count,
+                                 struct dm_io_result *results);
+
+/* Read from one leg.  Returns 0 or an errno, positive. */
+extern int mirror_read_leg (struct dm_mirror *m, unsigned int leg, void *data,
+                            sector_t sector, sector_t count,
+                            struct dm_io_result *result);
+
+/*----------------------------------------------------------------------
+ * mirror-state.c
+ */
+
+/* What a set of legs has failed to do. */
+struct mirror_failure {
+  enum dm_io_op op;
+  sector_t sector, count;
+  unsigned long legs;           /* those that failed */
+  unsigned long others;         /* that did what the legs have not */
+  const struct dm_io_result *results;
+};
+
+/* With a log: legs that failed are out of sync from now on; but the last
+ * in sync is not (W4): then those that did it are.  Logs all that.  Returns 0
+ * when it is durable, or a negative errno.
+ */
+extern int mirror_failed (struct dm_mirror *m,
+                          const struct mirror_failure *failure);
+
+/* The same, of a flush of one leg. */
+extern void mirror_failed_flush (struct dm_mirror *m, unsigned int leg,
+                                 int error);
+
+/* One line on what became of a leg, and what that means for the volume. */
+extern void mirror_report (struct dm_mirror *m, unsigned int leg,
+                           const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 3, 4)));
+
+/* Called with state_lock: a leg leaves or enters the sets. */
+extern void mirror_set_state (struct dm_mirror *m, unsigned int leg,
+                              enum dm_mirror_state state, const char *reason);
+
+/* Begin to recover a leg that is not used.  False if that cannot be now. */
+extern bool mirror_begin_recovery (struct dm_mirror *m, unsigned int leg);
+/* It lacks nothing any more: make it one in sync. */
+extern void mirror_end_recovery (struct dm_mirror *m, unsigned int leg);
+
+/* Extend the lease of the legs if it would end soon.  0 or -EIO. */
+extern int mirror_keep_lease (struct dm_mirror *m);
+
+/*----------------------------------------------------------------------
+ * mirror-assemble.c
+ */
+
+extern bool mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
+                             const struct dm_mirror_leg *legs, char **error);
+
+/* True if the open region can be this leg.  Sets *CHANGE: has it changed while it
+ * was not served?
+ */
+enum mirror_change { MIRROR_UNCHANGED, MIRROR_CHANGED, MIRROR_NOT_KNOWN };
+extern bool mirror_check_leg (struct dm_mirror *m, unsigned int leg,
+                              const struct io_region *region,
+                              enum mirror_change *change, char **error);
+
+/* Let a leg be recovered that was missing, from this region. */
+extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
+                            const struct io_region *region, char **error);
+
+/*----------------------------------------------------------------------
+ * mirror-copy.c
+ */
+
+/* Chunks that are alike in what has to be copied to where. */
+struct mirror_item {
+  uint64_t first, end;
+  bool reconcile;               /* to all legs in sync but the source */
+  unsigned long lacking;        /* else to these */
+};
+
+/* True if all of it is zero on the source and the targets: a thin volume is
+ * mostly this, and quickly done.
+ */
+extern bool mirror_is_zero (struct dm_mirror *m,
+                            const struct mirror_item *item);
+
+/* Copy what the item says; not flushed yet.  0, also if a target has failed, as
+ * its state says; or -EIO if something could not be read, or nobody is left
+ * to copy to.
+ */
+extern int mirror_copy_item (struct dm_mirror *m,
+                             const struct mirror_item *item,
+                             void *buffer, bool paced);
+
+/* Those that fail are out of sync.  0, or -EIO if any has failed. */
+extern int mirror_flush_legs (struct dm_mirror *m, unsigned long legs);
+
+/* Before a chunk of these sectors is read: make it equal on all legs in sync
+ * if it may not be so since a crash (R2).
+ */
+extern int mirror_reconcile (struct dm_mirror *m, sector_t sector,
+                             sector_t count);
+
+/* How many sectors from here on are equal: at least those of the first chunk,
+ * which is made so; or 0 if that fails.
+ */
+extern sector_t mirror_alike (struct dm_mirror *m, sector_t sector,
+                              sector_t count);
+
+/* Rewrite on one leg what could not be read there (R1). */
+extern void mirror_repair (struct dm_mirror *m, unsigned int leg,
+                           sector_t sector, sector_t count);
+
+/*----------------------------------------------------------------------
+ * mirror-threads.c
+ */
+
+extern int mirror_start_threads (struct dm_mirror *m);
+extern void mirror_stop_threads (struct dm_mirror *m);
+
+/* True if copiers should come to an end. */
+extern bool mirror_stopping (struct dm_mirror *m);
+
+/* Wake the copiers. */
+extern void mirror_wake (struct dm_mirror *m);
+
+/* Flush the legs and clear what is dirty and idle (W2). */
+extern void mirror_clean (struct dm_mirror *m);
+/* Tell the log what the legs are like now that they are quiet. */
+extern bool mirror_stamp (struct dm_mirror *m);
+
+/* Let a copier that has worked since BEGUN and copied so many bytes wait, so that
+ * clients keep their half and resync_rate is kept.
+ */
+extern void mirror_pace (struct dm_mirror *m, uint64_t begun, uint64_t bytes);
+
+#endif /* DMIO_MIRROR_H */

@@ -1,0 +1,357 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* The order in which a start looks at things, so that one that is refused
+ * harms nothing: open the regions, open and read the copies of the log that
+ * exist, and only when all fits create copies and write.
+ */
+
+#include <config.h>
+
+#include <inttypes.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include <glib.h>
+
+#include "assemble.h"
+#include "block-device.h"
+#include "copies.h"
+#include "worker.h"
+
+struct assembly {
+  const struct params *params;
+  struct legs *legs;
+  struct copies *copies;        /* NULL: no log */
+  struct dm_log *log;
+  unsigned int num_new_copies;  /* beside others that had been there */
+  struct dm_mirror *mirror;
+};
+
+/* Report what a function of the library left in *ERROR. */
+static bool
+failed (char *error)
+{
+  nbdkit_error ("%s", error);
+  g_free (error);
+  return false;
+}
+
+/*----------------------------------------------------------------------
+ * A new mirror
+ */
+
+static sector_t
+smallest_leg (const struct legs *legs)
+{
+  sector_t smallest = UINT64_MAX;
+  unsigned int i, unit = DM_IO_SECTOR_SIZE;
+
+  for (i = 0; i < legs_count (legs); i++) {
+    struct io_region region = legs_get (legs, i).region;
+
+    smallest = MIN (smallest, region.count);
+    unit = MAX (unit, dm_bdev_block_size (region.bdev));
+  }
+  return smallest - smallest % (unit / DM_IO_SECTOR_SIZE);
+}
+
+static bool
+describe_leg (const struct assembly *a, unsigned int i,
+              struct dm_log_leg *leg)
+{
+  struct dm_mirror_leg given = legs_get (a->legs, i);
+  int r = 0;
+
+  *leg = (struct dm_log_leg) {
+    .id = (char *) given.id,
+    .state = a->params->init == INIT_SYNC && i > 0 ?
+      DM_LOG_OUT_OF_SYNC : DM_LOG_IN_SYNC,
+    .sectors = given.region.count,
+  };
+  if (leg->state == DM_LOG_IN_SYNC)
+    r = bdev_stamp (given.region.bdev, &leg->stamp);
+  if (r == 0)
+    return true;
+  nbdkit_error ("region '%s': cannot be flushed: %s", given.name,
+                strerror (-r));
+  return false;
+}
+
+static bool
+new_log (struct assembly *a, sector_t volume, sector_t chunk)
+{
+  struct dm_log_copy copies[DM_IO_MAX_REGIONS];
+  struct dm_log_leg legs[DM_IO_MAX_REGIONS];
+  unsigned int i, n;
+  char *error;
+
+  for (i = 0; i < legs_count (a->legs); i++)
+    if (!describe_leg (a, i, &legs[i]))
+      return false;
+  if (!copies_create (a->copies, dm_log_copy_sectors (volume, chunk)))
+    return false;
+  n = copies_get (a->copies, copies);
+  a->log = dm_log_new (n, copies, volume, chunk, legs_count (a->legs), legs,
+                       &error);
+  return a->log != NULL || failed (error);
+}
+
+static bool
+make_log (struct assembly *a)
+{
+  sector_t volume = smallest_leg (a->legs);
+  sector_t chunk = a->params->chunk != 0 ?
+    a->params->chunk / DM_IO_SECTOR_SIZE : dm_log_default_chunk (volume);
+
+  if (a->params->init == INIT_NOT_SAID) {
+    nbdkit_error ("this mirror has no log yet: say what the regions hold: "
+                  "init=clean if they are alike, init=sync to copy the first "
+                  "over the others (or log=none for a mirror that remembers "
+                  "no failed or interrupted write)");
+    return false;
+  }
+  if ((volume - 1) / chunk >= DM_LOG_MAX_CHUNKS) {
+    nbdkit_error ("the volume of %" PRIu64 " bytes would have more than %"
+                  PRIu64 " chunks of %" PRIu64 " bytes; say chunk= with more",
+                  volume * DM_IO_SECTOR_SIZE, DM_LOG_MAX_CHUNKS,
+                  chunk * DM_IO_SECTOR_SIZE);
+    return false;
+  }
+  return new_log (a, volume, chunk);
+}
+
+/*----------------------------------------------------------------------
+ * A mirror that has been
+ */
+
+static bool
+check_params (const struct assembly *a, const char *first_copy)
+{
+  uint64_t chunk = dm_log_chunk (a->log) * DM_IO_SECTOR_SIZE;
+
+  if (a->params->init != INIT_NOT_SAID) {
+    nbdkit_error ("init=: the mirror has a log already (%s, mirror %s); leave "
+                  "out init=.  To make a new mirror of its regions, remove "
+                  "all copies of the log first", first_copy,
+                  dm_log_uuid (a->log));
+    return false;
+  }
+  if (a->params->chunk != 0 && a->params->chunk != chunk) {
+    nbdkit_error ("chunk=%" PRIu64 ": the log has chunks of %" PRIu64
+                  " bytes, which cannot be changed; leave out chunk=",
+                  a->params->chunk, chunk);
+    return false;
+  }
+  return true;
+}
+
+/* What else can be wrong with copies that exist, dm_log_load has said. */
+static bool
+add_copies (struct assembly *a, unsigned int num_loaded)
+{
+  struct dm_log_copy copies[DM_IO_MAX_REGIONS];
+  sector_t sectors = dm_log_copy_sectors (dm_log_volume (a->log),
+                                          dm_log_chunk (a->log));
+  unsigned int i, n;
+
+  if (!copies_create (a->copies, sectors))
+    return false;
+  n = copies_get (a->copies, copies);
+  for (i = num_loaded; i < n; i++)
+    dm_log_add_copy (a->log, &copies[i]);
+  a->num_new_copies = n - num_loaded;
+  return true;
+}
+
+static bool
+open_log (struct assembly *a)
+{
+  struct dm_log_copy copies[DM_IO_MAX_REGIONS];
+  char *error = NULL;
+  unsigned int n;
+
+  a->copies = copies_open (a->params, a->legs);
+  if (a->copies == NULL)
+    return false;
+  n = copies_get (a->copies, copies);
+  if (n > 0)
+    a->log = dm_log_load (n, copies, &error);
+  if (a->log != NULL)
+    return check_params (a, copies[0].name) && add_copies (a, n);
+  return error == NULL ? make_log (a) : failed (error);
+}
+
+/*----------------------------------------------------------------------
+ * The mirror
+ */
+
+/* With a log every region has to be kept up to date. */
+static bool
+check_writable (const struct assembly *a)
+{
+  unsigned int i;
+
+  for (i = 0; i < legs_count (a->legs); i++) {
+    const struct block_device *bdev = legs_get (a->legs, i).region.bdev;
+
+    if (bdev != NULL && bdev->read_only) {
+      nbdkit_error ("region '%s': cannot be written; make it writable for "
+                    "the user of this process, or say log=none for "
+                    "a volume that is only read", legs_get (a->legs, i).name);
+      return false;
+    }
+  }
+  return true;
+}
+
+static bool
+new_mirror (struct assembly *a)
+{
+  const struct dm_mirror_options options = {
+    .policy = a->params->read,
+    .log = a->log,
+    .degraded = a->params->degraded,
+    .quorum = a->params->quorum,
+    .resync_rate = a->params->resync_rate,
+    .reopen = legs_reopen,
+    .unopen = legs_unopen,
+    .context = a->legs,
+  };
+  struct dm_mirror_leg legs[DM_IO_MAX_REGIONS];
+  unsigned int i;
+  char *error;
+
+  for (i = 0; i < legs_count (a->legs); i++)
+    legs[i] = legs_get (a->legs, i);
+  a->mirror = dm_mirror_new (legs_count (a->legs), legs, &options, &error);
+  return a->mirror != NULL || failed (error);
+}
+
+/* Say what a careful administrator wants to know about the regions, beside
+ * what the mirror has said.
+ */
+static void
+report_region (const struct assembly *a, unsigned int number,
+               const struct dm_mirror_leg *leg)
+{
+  sector_t size = dm_mirror_sectors (a->mirror);
+  const struct block_device *bdev = leg->region.bdev;
+
+  if (leg->region.count > size && !bdev->endless)
+    nbdkit_error ("region %u (%s) is larger than the volume, which has %"
+                  PRIu64 " bytes in whole blocks of %u; the rest of the "
+                  "region is not used", number, leg->name,
+                  size * DM_IO_SECTOR_SIZE,
+                  dm_mirror_block_size (a->mirror));
+  if (bdev->read_only && !dm_mirror_read_only (a->mirror))
+    nbdkit_error ("region %u (%s) is read-only: every write to the volume "
+                  "will fail", number, leg->name);
+}
+
+static void
+report_copies (const struct assembly *a)
+{
+  struct dm_log_copy copies[DM_IO_MAX_REGIONS];
+  unsigned int i, n = copies_get (a->copies, copies);
+
+  for (i = n - a->num_new_copies; i < n; i++)
+    nbdkit_error ("log copy '%s': did not exist, and was made from the other "
+                  "copies", copies[i].name);
+}
+
+static void
+report_reconciling (const struct assembly *a)
+{
+  struct dm_mirror_status status;
+
+  dm_mirror_get_status (a->mirror, &status);
+  if (status.to_reconcile > 0)
+    nbdkit_error ("the last server did not end in order: %" PRIu64
+                  " of %" PRIu64 " bytes may differ between the legs and "
+                  "are made equal now", status.to_reconcile, status.size);
+  dm_mirror_status_clear (&status);
+}
+
+static void
+report (const struct assembly *a)
+{
+  unsigned int i;
+
+  for (i = 0; i < legs_count (a->legs); i++) {
+    struct dm_mirror_leg leg = legs_get (a->legs, i);
+
+    if (leg.region.bdev != NULL)
+      report_region (a, a->log == NULL ? i : (unsigned int)
+                     dm_mirror_find_leg (a->mirror, leg.id), &leg);
+  }
+  if (a->log != NULL) {
+    report_copies (a);
+    report_reconciling (a);
+  }
+}
+
+static bool
+assemble_all (struct assembly *a)
+{
+  a->legs = legs_open (a->params);
+  if (a->legs == NULL)
+    return false;
+  if (!a->params->log_none && !(check_writable (a) && open_log (a)))
+    return false;
+  return new_mirror (a);
+}
+
+struct assembly *
+assemble (const struct params *params)
+{
+  struct assembly *a = g_new0 (struct assembly, 1);
+
+  a->params = params;
+  if (assemble_all (a)) {
+    report (a);
+    return a;
+  }
+  if (a->copies != NULL)
+    copies_remove_created (a->copies);
+  assembly_free (a);
+  return NULL;
+}
+
+struct dm_mirror *
+assembly_mirror (const struct assembly *a)
+{
+  return a->mirror;
+}
+
+struct legs *
+assembly_legs (const struct assembly *a)
+{
+  return a->legs;
+}
+
+void
+assembly_rest (struct assembly *a)
+{
+  legs_rest (a->legs);
+  if (a->copies != NULL)
+    copies_rest (a->copies);
+  workers_rest ();
+}
+
+void
+assembly_free (struct assembly *a)
+{
+  if (a == NULL)
+    return;
+  dm_mirror_free (a->mirror);
+  if (a->log != NULL)
+    dm_log_free (a->log);
+  copies_free (a->copies);
+  legs_free (a->legs);
+  g_free (a);
+}

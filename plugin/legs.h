@@ -1,0 +1,54 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* The regions that are the legs of the mirror: open, or missing. */
+
+#ifndef DMIO_LEGS_H
+#define DMIO_LEGS_H
+
+#include <stdbool.h>
+
+#include "dm-mirror.h"
+#include "params.h"
+
+struct legs;
+
+/* Open the regions.  One that cannot be reached is missing, unless there is
+ * to be no log.  NULL after nbdkit_error.
+ */
+extern struct legs *legs_open (const struct params *params);
+
+/* Close them; nothing may use them any more. */
+extern void legs_free (struct legs *legs);
+
+/* End the threads of the devices, so that the process can fork. */
+extern void legs_rest (struct legs *legs);
+
+/* These do not change what was there before. */
+extern unsigned int legs_count (const struct legs *legs);
+extern const struct spec *legs_spec (const struct legs *legs, unsigned int i);
+extern struct dm_mirror_leg legs_get (const struct legs *legs,
+                                      unsigned int i);
+
+/* What dm_mirror_options wants, with the legs as CONTEXT: try again to open
+ * one that is missing, and close it since it cannot be used.
+ */
+extern bool legs_reopen (void *context, const char *name,
+                         struct io_region *region);
+extern void legs_unopen (void *context, struct io_region *region);
+
+/* Give one that has failed or is missing back to the mirror, or a new one.
+ * TEXT is its number or a SPEC.  Returns its number, or -1 with a message in
+ * *ERROR, to be freed with g_free.  May take as long as opening it.
+ */
+extern int legs_add (struct legs *legs, struct dm_mirror *mirror,
+                     const char *text, char **error);
+
+/* True if the errno of dm_bdev_open says that the device may be back later,
+ * rather than that it is not what was meant or belongs to somebody else.
+ */
+extern bool may_come_back (const struct spec *spec, int err);
+
+#endif /* DMIO_LEGS_H */

@@ -1,0 +1,482 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* The clients of a history, which read and write, and what they can tell
+ * from the answers.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "clock.h"
+#include "sim-plan.h"
+
+#define SECTOR DM_IO_SECTOR_SIZE
+#define MAX_CLIENTS 6
+#define MAX_SECTORS 320         /* of a request */
+/* By then all legs have to be in sync, seconds. */
+#define PATIENCE 3000
+
+static unsigned char buffers[MAX_CLIENTS][MAX_SECTORS * SECTOR];
+/* Of each sector: changes in flight, and begun. */
+static struct {
+  unsigned int in_flight, begun;
+} changes[SIM_MAX_SECTORS];
+
+uint32_t
+sim_pick (uint32_t low, uint32_t high)
+{
+  return low + sim_below (&sim_plan, high - low + 1);
+}
+
+/*----------------------------------------------------------------------
+ * Requests
+ */
+
+static void
+check_success (bool ok, const char *what)
+{
+  if (!ok && sim_must_succeed ())
+    sim_fail ("%s fails although nothing is wrong", what);
+}
+
+/* A range of whole blocks. */
+static void
+pick_range (uint32_t *sector, uint32_t *count)
+{
+  uint32_t block = plan.block, n;
+
+  n = sim_chance (&sim_plan, 80) ? sim_pick (1, 8) :
+    sim_chance (&sim_plan, 80) ? sim_pick (1, 64) :
+    sim_pick (1, 2 * plan.chunk);
+  if (sim_chance (&sim_plan, 70))
+    *sector = plan.hot + sim_pick (0, 20) - 10;
+  else if (sim_chance (&sim_plan, 50))
+    *sector = sim_pick (0, plan.chunks) * plan.chunk - sim_pick (0, 4);
+  else
+    *sector = sim_pick (0, plan.sectors - 1);
+  if (*sector >= plan.sectors)
+    *sector = 0;
+  *sector -= *sector % block;
+  n = MAX (n / block, 1) * block;
+  *count = MIN (n, plan.sectors - *sector);
+}
+
+/*----------------------------------------------------------------------
+ * Changes
+ */
+
+/* One of the volume, from when it is asked for to when it is answered. */
+struct change {
+  uint32_t sector, count;
+  sim_value value;
+  unsigned int flags, handle;
+  unsigned int begun[2 * DM_LOG_MIN_CHUNK];
+  bool has_quorum;              /* at the beginning */
+  unsigned int losses[SIM_MAX_LEGS];
+};
+
+static bool
+has_quorum (const struct sim_record *record)
+{
+  return (unsigned) __builtin_popcountl (record->in_sync) >= plan.quorum;
+}
+
+static void
+begin_change (struct change *c)
+{
+  struct sim_record record;
+  uint32_t i;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  c->has_quorum = has_quorum (&record);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    c->losses[i] = legs[i] != NULL ? legs[i]->losses : 0;
+  c->handle = sim_write_begin (c->sector, c->count, c->value);
+  for (i = 0; i < c->count; i++) {
+    c->begun[i] = ++changes[c->sector + i].begun;
+    if (changes[c->sector + i].in_flight++ > 0)
+      c->begun[i] = 0;          /* nobody knows which comes first */
+  }
+}
+
+/* W3: what is acknowledged is on each leg that is durably in sync, unless
+ * it was changed again meanwhile, or lost.
+ */
+static void
+check_legs (const struct change *c, const struct sim_record *record,
+            const struct sim_device *leg)
+{
+  bool fua = c->flags & DM_IO_FUA;
+  uint32_t i, s;
+
+  if (leg->kind != SIM_LEG || leg->losses != c->losses[leg->number] ||
+      leg->lost || !sim_in_sync (record, leg))
+    return;
+  for (i = 0, s = c->sector; i < c->count; i++, s++) {
+    if (changes[s].in_flight > 0 || changes[s].begun != c->begun[i])
+      continue;
+    if (leg->cached[leg->start + s] != c->value ||
+        (fua && leg->stable[leg->start + s] != c->value))
+      sim_fail ("W3: sector %u was acknowledged to be %u%s, and is %u (%u) "
+                "on leg %u, which the log says is in sync", s, c->value,
+                fua ? " (FUA)" : "", leg->cached[leg->start + s],
+                leg->stable[leg->start + s], leg->number);
+  }
+}
+
+static void
+end_change (const struct change *c, bool ok, bool sure)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  for (i = 0; i < c->count; i++)
+    changes[c->sector + i].in_flight--;
+  sim_update_losses ();
+  sim_trace ("%s: %u to %u+%u: %s", sim_fiber_name (sim_self ()), c->value,
+             c->sector, c->count, ok ? "done" : "failed");
+  if (ok && sure) {
+    sim_record_read (&record, true, SIM_ALL_COPIES);
+    for (i = 0; i < sim_num_devices; i++)
+      check_legs (c, &record, sim_devices[i]);
+    if (!c->has_quorum && !has_quorum (&record))
+      sim_fail ("W3: a write is acknowledged with less than the quorum");
+  }
+  sim_write_end (c->handle, !ok || !sure ? SIM_MAYBE :
+                 c->flags & DM_IO_FUA ? SIM_DURABLE : SIM_DONE);
+}
+
+static void
+do_write (unsigned char *buffer)
+{
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct change c = { .value = sim_oracle_new_value () };
+  uint32_t i;
+  bool ok;
+
+  pick_range (&c.sector, &c.count);
+  c.flags = sim_chance (&sim_plan, 25) ? DM_IO_FUA : 0;
+  for (i = 0; i < c.count; i++)
+    sim_encode (buffer + i * SECTOR, c.value, c.sector + i);
+  sim_trace ("%s: write %u to %u+%u%s", sim_fiber_name (sim_self ()),
+             c.value, c.sector, c.count, c.flags != 0 ? " FUA" : "");
+  begin_change (&c);
+  ok = dm_mirror_write (mirror, DM_IO_WRITE, c.flags, buffer, c.sector,
+                        c.count, results);
+  end_change (&c, ok, true);
+  check_success (ok, "a write");
+}
+
+/* A discard that one of the legs cannot do may do nothing. */
+static bool
+can_punch (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->bdev.can_punch != CAN_PUNCH)
+      return false;
+  return true;
+}
+
+static void
+do_zero (void)
+{
+  enum dm_io_op op = sim_chance (&sim_plan, 50) ? DM_IO_DISCARD :
+    DM_IO_WRITE_ZEROES;
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct change c = { .value = 0 };
+  bool ok;
+
+  pick_range (&c.sector, &c.count);
+  c.flags = sim_chance (&sim_plan, 25) ? DM_IO_FUA : 0;
+  if (op == DM_IO_WRITE_ZEROES && sim_chance (&sim_plan, 50))
+    c.flags |= DM_IO_NO_UNMAP;
+  sim_trace ("%s: op %d of %u+%u, flags %u", sim_fiber_name (sim_self ()),
+             op, c.sector, c.count, c.flags);
+  begin_change (&c);
+  ok = dm_mirror_write (mirror, op, c.flags, NULL, c.sector, c.count,
+                        results);
+  end_change (&c, ok, op != DM_IO_DISCARD || can_punch ());
+  check_success (ok, "zeroing");
+}
+
+static void
+do_flush (void)
+{
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  uint64_t begun = sim_flush_begin ();
+  bool ok;
+
+  sim_trace ("%s: flush", sim_fiber_name (sim_self ()));
+  ok = dm_mirror_flush (mirror, results);
+  sim_update_losses ();
+  sim_trace ("%s: flush: %s", sim_fiber_name (sim_self ()),
+             ok ? "done" : "failed");
+  if (ok)
+    sim_flush_end (begun);
+  else
+    sim_flush_failed (begun);
+  check_success (ok, "a flush");
+}
+
+static sim_value
+checked_value (const unsigned char *data, uint32_t sector)
+{
+  uint32_t word[2];
+
+  memcpy (word, data, sizeof word);
+  if (word[0] != 0 && word[1] != sector)
+    sim_fail ("sector %u has the data of sector %u", sector, word[1]);
+  return word[0];
+}
+
+/* Bad sectors that were come upon lately. */
+#define MAX_NOTES 64
+static struct {
+  struct sim_fiber *fiber;
+  struct sim_device *dev;
+  uint32_t sector;
+} notes[MAX_NOTES];
+static unsigned int next_note;
+
+void
+sim_note_bad (struct sim_fiber *fiber, struct sim_device *dev,
+              uint32_t sector)
+{
+  notes[next_note].fiber = fiber;
+  notes[next_note].dev = dev;
+  notes[next_note].sector = sector;
+  next_note = (next_note + 1) % MAX_NOTES;
+}
+
+static void
+forget_bad (const struct sim_fiber *fiber)
+{
+  unsigned int i;
+
+  for (i = 0; i < MAX_NOTES; i++)
+    if (notes[i].fiber == fiber)
+      notes[i].fiber = NULL;
+}
+
+/* R1: what could not be read has been rewritten, or the leg has failed. */
+static void
+check_repaired (const struct sim_fiber *fiber)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  if (!sim_must_succeed ())
+    return;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < MAX_NOTES; i++)
+    if (notes[i].fiber == fiber && sim_in_sync (&record, notes[i].dev) &&
+        notes[i].dev->flags[notes[i].sector] & SIM_BAD)
+      sim_fail ("R1: sector %u of leg %u could not be read, was not "
+                "rewritten, and the leg is in sync",
+                notes[i].sector - notes[i].dev->start, notes[i].dev->number);
+}
+
+/* All legs that are durably in sync have this now. */
+static bool
+legs_agree (const struct sim_record *record, uint32_t sector,
+            sim_value value)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && sim_in_sync (record, legs[i]) &&
+        legs[i]->cached[legs[i]->start + sector] != value)
+      return false;
+  return true;
+}
+
+/* What was read.  It has to be what is read from now on; also after the next
+ * power cut, if all legs have it (R2).
+ */
+static void
+check_data (uint64_t begun, const unsigned char *data, uint32_t sector,
+            uint32_t count)
+{
+  struct sim_record record;
+  sim_value value;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (; count > 0; count--, sector++, data += SECTOR) {
+    value = checked_value (data, sector);
+    sim_read_value (begun, sector, value,
+                    legs_agree (&record, sector, value));
+  }
+}
+
+static void
+read_range (unsigned char *buffer, uint32_t sector, uint32_t count)
+{
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  uint64_t begun = sim_read_begin ();
+  uint32_t i;
+  bool ok;
+
+  forget_bad (sim_self ());
+  sim_trace ("%s: read %u+%u", sim_fiber_name (sim_self ()), sector, count);
+  for (i = 0; i < count; i++)
+    memset (buffer + i * SECTOR, 0xff, 8);
+  ok = dm_mirror_read (mirror, buffer, sector, count, results);
+  sim_update_losses ();
+  sim_trace ("%s: read of %u+%u: %s", sim_fiber_name (sim_self ()), sector,
+             count, ok ? "done" : "failed");
+  if (ok)
+    check_data (begun, buffer, sector, count);
+  sim_read_done (begun);
+  check_success (ok, "a read");
+  if (ok)
+    check_repaired (sim_self ());
+}
+
+static void
+do_read (unsigned char *buffer)
+{
+  uint32_t sector, count;
+
+  pick_range (&sector, &count);
+  read_range (buffer, sector, count);
+}
+
+/* What is said to be zero has to be. */
+static void
+do_extents (void)
+{
+  struct bdev_extent extents[8];
+  uint32_t sector, count, n;
+  uint64_t begun;
+  int i, r;
+
+  pick_range (&sector, &count);
+  begun = sim_read_begin ();
+  r = dm_mirror_extents (mirror, sector, count, extents, 8);
+  sim_update_losses ();
+  for (i = 0; i < r; i++)
+    for (n = extents[i].length / SECTOR; n > 0 && sector < plan.sectors; n--)
+      if (extents[i].zero)
+        sim_read_value (begun, sector++, 0, false);
+      else
+        sector++;
+  sim_read_done (begun);
+  check_success (r > 0, "a question for extents");
+}
+
+/*----------------------------------------------------------------------
+ * Clients
+ */
+
+void
+sim_pause (void)
+{
+  static const uint64_t longest[] = {
+    0, 100 * 1000, 100 * 1000 * 1000, UINT64_C (10000000000),
+  };
+
+  if (plan.pause > 0 && sim_chance (&sim_plan, 50))
+    sim_sleep (sim_next (&sim_plan) % longest[plan.pause]);
+}
+
+static void *
+client (void *arg)
+{
+  unsigned char *buffer = arg;
+  unsigned int i;
+
+  for (i = 0; i < plan.requests; i++) {
+    sim_pause ();
+    switch (sim_below (&sim_plan, 16)) {
+    case 0: case 1:
+      do_flush ();
+      break;
+    case 2: case 3:
+      do_zero ();
+      break;
+    case 4:
+      do_extents ();
+      break;
+    case 5: case 6: case 7: case 8:
+      do_read (buffer);
+      break;
+    default:
+      do_write (buffer);
+    }
+  }
+  return NULL;
+}
+
+/*----------------------------------------------------------------------
+ * All of them
+ */
+
+void
+sim_run_clients (void)
+{
+  struct sim_fiber *fibers[MAX_CLIENTS + 2];
+  unsigned int n = 0, i;
+
+  memset (changes, 0, plan.sectors * sizeof changes[0]);
+  memset (notes, 0, sizeof notes);
+  for (i = 0; i < plan.clients; i++)
+    fibers[n++] = sim_spawn (client, buffers[i], "client");
+  if (plan.faults > 0) {
+    fibers[n++] = sim_spawn (sim_bad_luck, NULL, "bad luck");
+    fibers[n++] = sim_spawn (sim_user, NULL, "user");
+  }
+  while (n > 0)
+    sim_join (fibers[--n]);
+  if (sim_chance (&sim_plan, 20))
+    sim_sleep (sim_next (&sim_plan) % UINT64_C (20000000000));
+}
+
+static void
+add_failed_legs (void)
+{
+  struct dm_mirror_status status;
+  unsigned int i;
+
+  dm_mirror_get_status (mirror, &status);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 &&
+        status.legs[legs[i]->leg].state == DM_MIRROR_FAILED &&
+        status.legs[legs[i]->leg].by_user)
+      sim_add_leg (legs[i]);
+  dm_mirror_status_clear (&status);
+}
+
+static void
+read_all (void)
+{
+  uint32_t s;
+
+  for (s = 0; s < plan.sectors; s += MAX_SECTORS - MAX_SECTORS % 8)
+    read_range (buffers[MAX_CLIENTS - 1], s,
+                MIN (MAX_SECTORS, plan.sectors - s));
+}
+
+void
+sim_settle (void)
+{
+  unsigned int i;
+
+  sim_oracle_weak (false);
+  add_failed_legs ();
+  read_all ();
+  for (i = 0; i < PATIENCE && !dm_mirror_is_in_sync (mirror); i++)
+    sim_sleep (NSEC_PER_SEC);
+  if (i == PATIENCE)
+    sim_fail ("not in sync after %d seconds", PATIENCE);
+  read_all ();
+}

@@ -1,0 +1,324 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* What goes wrong in a history, and what that excuses: bad luck, which is
+ * a fiber as well, and a user who fails and adds legs.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "sim-plan.h"
+
+/*----------------------------------------------------------------------
+ * What may fail, and what may be lost
+ */
+
+bool
+sim_is_faulty (const struct sim_device *dev)
+{
+  return dev->failing != 0 || dev->flush_failed || dev->dead ||
+    dev->bdev.offline || dev->bdev.failed || dev->num_bad > 0;
+}
+
+bool
+sim_in_sync (const struct sim_record *record, const struct sim_device *dev)
+{
+  return dev->leg >= 0 && record->in_sync & 1UL << dev->leg;
+}
+
+bool
+sim_must_succeed (void)
+{
+  unsigned int i, good_legs = 0, good_copies = 0;
+  struct sim_record record;
+  struct sim_device *dev;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < sim_num_devices; i++) {
+    dev = sim_devices[i];
+    if (!dev->present || dev->faulty)
+      continue;
+    if (dev->kind == SIM_COPY)
+      good_copies++;
+    else if (sim_in_sync (&record, dev) && phase.in_sync & 1UL << dev->leg)
+      good_legs++;
+  }
+  return good_copies > 0 && good_legs >= plan.quorum;
+}
+
+/* A leg in sync that nothing is wrong with, so that it makes up for what
+ * others lose.
+ */
+static bool
+is_sound (const struct sim_record *record, const struct sim_device *dev)
+{
+  return dev->kind == SIM_LEG && dev->present && sim_in_sync (record, dev) &&
+    !dev->lost && !sim_is_faulty (dev);
+}
+
+/* Does the mirror, by now, know of the loss and go on without, or with nothing
+ * else?
+ */
+static bool
+loss_is_settled (const struct sim_record *record,
+                 const struct sim_device *dev)
+{
+  if (!sim_in_sync (record, dev))
+    return true;
+  return !sim_is_faulty (dev) && record->in_sync == 1UL << dev->leg;
+}
+
+/* To be called when a fault begins, and before anything is judged. */
+void
+sim_update_losses (void)
+{
+  bool any = false, sound = false;
+  struct sim_record record;
+  unsigned int i;
+
+  for (i = 0; i < sim_num_devices; i++)
+    any |= sim_devices[i]->lost;
+  if (!any)
+    return;
+  any = false;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < sim_num_devices; i++) {
+    if (sim_devices[i]->lost && loss_is_settled (&record, sim_devices[i]))
+      sim_devices[i]->lost = false;
+    any |= sim_devices[i]->lost;
+    sound |= is_sound (&record, sim_devices[i]);
+  }
+  if (any && !sound)
+    sim_oracle_weak (true);
+  else if (!any)
+    sim_oracle_weak (false);
+}
+
+void
+sim_cache_lost (struct sim_device *dev)
+{
+  dev->faulty = true;
+  if (dev->kind != SIM_LEG)
+    return;
+  dev->lost = true;
+  dev->losses++;
+  sim_update_losses ();
+}
+
+bool
+sim_is_alone (const struct sim_device *dev)
+{
+  struct sim_record record;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  return dev->leg >= 0 && record.in_sync == 1UL << dev->leg;
+}
+
+/*----------------------------------------------------------------------
+ * Bad luck
+ */
+
+static uint64_t
+some_time (void)
+{
+  static const uint64_t longest[] = {
+    UINT64_C (1000000), UINT64_C (1000000000), UINT64_C (30000000000),
+    SIM_NEVER / 4,
+  };
+
+  return sim_now + sim_next (&sim_plan) % longest[sim_below (&sim_plan, 4)];
+}
+
+static void
+start_failing (struct sim_device *dev)
+{
+  static const int errnos[] = { EIO, ENOSPC, ETIMEDOUT, EROFS };
+  static const unsigned char chances[] = { 100, 100, 50, 10 };
+
+  dev->failing = sim_pick (1, 7);
+  dev->fail_chance = chances[sim_below (&sim_plan, 4)];
+  dev->fail_errno = errnos[sim_below (&sim_plan, 4)];
+  dev->fail_until = some_time ();
+}
+
+static void
+make_bad_sectors (struct sim_device *dev)
+{
+  uint32_t n = sim_pick (1, 4), s = dev->start + sim_pick (0, plan.sectors - 1);
+
+  for (; n > 0 && s < dev->sectors; n--, s++)
+    if (!(dev->flags[s] & (SIM_BAD | SIM_DIRTY))) {
+      dev->flags[s] |= SIM_BAD;
+      dev->num_bad++;
+    }
+}
+
+static void
+strike (struct sim_device *dev)
+{
+  unsigned int kind = sim_below (&sim_plan, 10);
+
+  dev->faulty = true;
+  sim_trace ("%s: fault %u", dev->name, kind);
+  if (kind < 4)
+    start_failing (dev);
+  else if (kind < 7)
+    sim_disconnect (dev, some_time ());
+  else if (kind == 7 && dev->kind == SIM_LEG)
+    make_bad_sectors (dev);
+  else if (kind == 8)
+    dev->slow_until = sim_now +
+      sim_next (&sim_plan) % UINT64_C (20000000000);
+  else if (kind == 9) {
+    dev->dead = true;
+    dev->bdev.offline = true;
+    sim_io_abort (dev, EIO);
+    sim_lose_cache (dev);
+    sim_cache_lost (dev);
+  }
+  sim_update_losses ();
+}
+
+void *
+sim_bad_luck (void *unused)
+{
+  unsigned int i;
+
+  for (i = 0; i < plan.faults; i++) {
+    if (sim_chance (&sim_plan, 50))
+      sim_sleep (sim_next (&sim_plan) % 300000);
+    else
+      sim_sleep (sim_next (&sim_plan) % UINT64_C (5000000000));
+    strike (sim_devices[sim_below (&sim_plan, sim_num_devices)]);
+  }
+  return NULL;
+}
+
+/*----------------------------------------------------------------------
+ * The user
+ */
+
+static struct dm_mirror_leg
+describe (struct sim_device *dev)
+{
+  return (struct dm_mirror_leg) {
+    .region = {
+      .bdev = &dev->bdev,
+      .sector = dev->start,
+      .count = dev->sectors - dev->start,
+    },
+    .name = dev->name,
+  };
+}
+
+void
+sim_add_leg (struct sim_device *dev)
+{
+  struct dm_mirror_leg leg = describe (dev);
+  char *error = NULL;
+
+  if (dm_mirror_add (mirror, &leg, &error) < 0)
+    sim_trace ("not added: %s", error);
+  g_free (error);
+}
+
+static void
+add_new_leg (void)
+{
+  struct sim_device *dev;
+  unsigned int i;
+  uint32_t s;
+
+  for (i = 0; i < SIM_MAX_LEGS && legs[i] != NULL; i++)
+    ;
+  if (i == SIM_MAX_LEGS)
+    return;
+  sim_trace ("user: add leg %u", i);
+  dev = sim_device_new (SIM_LEG, i, plan.sectors, 0);
+  for (s = 0; s < plan.sectors; s++)
+    dev->stable[s] = dev->cached[s] = sim_below (&sim_plan, 20);
+  dev->leg = dm_mirror_num_legs (mirror);
+  legs[i] = dev;
+  sim_add_leg (dev);
+}
+
+static void
+fail_leg (void)
+{
+  struct sim_device *dev = legs[sim_below (&sim_plan, plan.num_legs)];
+
+  if (dev->leg < 0)
+    return;
+  sim_trace ("user: fail leg %u", dev->number);
+  dev->faulty = true;
+  sim_update_losses ();
+  dm_mirror_fail (mirror, dev->leg);
+  sim_pause ();
+  if (sim_chance (&sim_plan, 60) && dev->present) {
+    sim_trace ("user: add leg %u again", dev->number);
+    sim_add_leg (dev);
+  }
+}
+
+/* A leg or copy that was missing is found. */
+static void
+bring_back (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < sim_num_devices; i++)
+    if (!sim_devices[i]->present && sim_devices[i]->kind == SIM_LEG) {
+      sim_devices[i]->present = true;
+      sim_devices[i]->faulty = true;
+    }
+}
+
+static void
+look (void)
+{
+  struct dm_mirror_status status;
+  unsigned int i;
+
+  dm_mirror_get_status (mirror, &status);
+  for (i = 0; i < status.num_legs; i++)
+    if (status.legs[i].out_of_sync > status.size + status.chunk)
+      sim_fail ("leg %u lacks more than all", i);
+  if (status.in_sync == 0)
+    sim_fail ("W4: no leg is in sync");
+  dm_mirror_status_clear (&status);
+}
+
+void *
+sim_user (void *unused)
+{
+  unsigned int i, n = sim_pick (1, 3);
+
+  for (i = 0; i < n; i++) {
+    sim_pause ();
+    switch (sim_below (&sim_plan, 6)) {
+    case 0:
+      fail_leg ();
+      break;
+    case 1:
+      if (sim_chance (&sim_plan, 30))
+        add_new_leg ();
+      break;
+    case 2:
+      bring_back ();
+      break;
+    case 3:
+      look ();
+      break;
+    default:
+      sim_sleep (sim_next (&sim_plan) % UINT64_C (10000000000));
+    }
+  }
+  return NULL;
+}

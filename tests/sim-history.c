@@ -1,0 +1,611 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* One history, all of which follows from its seed: a mirror is made, and
+ * then served in several phases.  Each phase starts with some of the legs
+ * and of the log copies, in any order, and ends by a power cut, by the end of
+ * the process alone, or properly.  In the last phase everything is there and
+ * right; then the legs have to become equal.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "clock.h"
+#include "sim-plan.h"
+
+struct sim_rng sim_plan;
+uint64_t sim_first_phase;
+struct plan plan;
+struct sim_device *legs[SIM_MAX_LEGS], *copies[SIM_MAX_COPIES];
+struct dm_mirror *mirror;
+struct phase phase;
+
+static struct dm_log *mirror_log;
+static uint64_t seed;
+
+/*----------------------------------------------------------------------
+ * What is going to happen
+ */
+
+static void
+plan_volume (void)
+{
+  static const unsigned char num_legs[] = { 2, 2, 2, 2, 2, 2, 3, 3, 3, 1 };
+
+  plan.num_legs = num_legs[sim_below (&sim_plan, sizeof num_legs)];
+  plan.num_copies = sim_pick (1, SIM_MAX_COPIES);
+  plan.quorum = sim_chance (&sim_plan, 15) ? MIN (2, plan.num_legs) : 1;
+  plan.chunk = DM_LOG_MIN_CHUNK;
+  plan.chunks = sim_chance (&sim_plan, 8) ? sim_pick (9, 64) : sim_pick (1, 8);
+  g_assert (plan.chunks * plan.chunk <= SIM_MAX_SECTORS);
+  plan.sectors = plan.chunks * plan.chunk;
+  if (sim_chance (&sim_plan, 30))
+    plan.sectors -= 8 * sim_pick (0, plan.chunk / 8 - 1);
+  plan.block = sim_chance (&sim_plan, 15) ? 8 : 1;
+  plan.init_sync = sim_chance (&sim_plan, 25);
+}
+
+static void
+plan_course (void)
+{
+  static const unsigned char yields[] = { 100, 50, 20, 5 };
+  static const unsigned char ios[] = { 20, 50, 80, 95 };
+  static const unsigned char faults[] = { 0, 0, 1, 2, 3, 5 };
+
+  plan.phases = sim_pick (1, 3);
+  plan.clients = sim_pick (1, 4);
+  plan.requests = sim_pick (1, 8);
+  plan.faults = faults[sim_below (&sim_plan, sizeof faults)];
+  plan.hot = sim_pick (0, plan.sectors - 1);
+  plan.pause = sim_pick (0, 3);
+  sim_style.yield = yields[sim_below (&sim_plan, 4)];
+  sim_style.io = ios[sim_below (&sim_plan, 4)];
+  sim_style.jump = sim_chance (&sim_plan, 30) ? 5 : 0;
+  sim_style.spurious = sim_chance (&sim_plan, 10) ? 20 : 0;
+}
+
+static void
+make_leg (unsigned int i)
+{
+  static const unsigned char write_back[] = { 0, 10, 90 };
+  uint32_t start = sim_chance (&sim_plan, 30) ? 8 : 0;
+
+  legs[i] = sim_device_new (SIM_LEG, i, plan.sectors + start, start);
+  legs[i]->remote = sim_chance (&sim_plan, 40);
+  legs[i]->write_back = write_back[sim_below (&sim_plan, 3)];
+  if (sim_chance (&sim_plan, 15))
+    legs[i]->bdev.can_punch = CANNOT_PUNCH;
+  if (plan.block > 1 && sim_chance (&sim_plan, 60))
+    legs[i]->bdev.block_size = plan.block * DM_IO_SECTOR_SIZE;
+}
+
+/* What was in a sector of a new leg. */
+static void
+preset (struct sim_device *leg, uint32_t sector, sim_value value)
+{
+  leg->stable[leg->start + sector] = value;
+  leg->cached[leg->start + sector] = value;
+}
+
+static void
+make_devices (void)
+{
+  bool zero = sim_chance (&sim_plan, 60);
+  unsigned int i;
+  sim_value value;
+  uint32_t s;
+
+  for (i = 0; i < plan.num_legs; i++)
+    make_leg (i);
+  for (i = 0; i < plan.num_copies; i++)
+    copies[i] = sim_device_new (SIM_COPY, i,
+                                dm_log_copy_sectors (plan.sectors,
+                                                     plan.chunk), 0);
+  sim_oracle_init (plan.sectors);
+  if (zero && !plan.init_sync)
+    return;
+  for (s = 0; s < plan.sectors; s++) {
+    value = zero ? 0 : 1 + s / 32;
+    sim_oracle_set (s, value);
+    for (i = 0; i < plan.num_legs; i++)
+      preset (legs[i], s, plan.init_sync && i > 0 ?
+              sim_below (&sim_plan, 20) : value);
+  }
+}
+
+/*----------------------------------------------------------------------
+ * Start
+ */
+
+static struct io_region
+region_of (const struct sim_device *dev)
+{
+  return (struct io_region) {
+    .bdev = (struct block_device *) &dev->bdev,
+    .sector = dev->start,
+    .count = dev->sectors - dev->start,
+  };
+}
+
+static unsigned int
+collect_copies (struct dm_log_copy *list)
+{
+  unsigned int i, j, n = 0;
+
+  for (i = 0; i < plan.num_copies; i++) {
+    if (!copies[i]->present)
+      continue;
+    j = sim_below (&sim_plan, n + 1);
+    list[n++] = list[j];
+    list[j] = (struct dm_log_copy) {
+      .region = region_of (copies[i]), .name = copies[i]->name,
+    };
+  }
+  return n;
+}
+
+static struct dm_log *
+make_log (unsigned int n, const struct dm_log_copy *list)
+{
+  struct dm_log_leg known[SIM_MAX_LEGS] = { 0 };
+  struct dm_log *log;
+  char *error = NULL;
+  unsigned int i;
+
+  for (i = 0; i < plan.num_legs; i++) {
+    known[i] = (struct dm_log_leg) {
+      .id = legs[i]->name, .sectors = plan.sectors,
+      .state = plan.init_sync && i > 0 ? DM_LOG_OUT_OF_SYNC : DM_LOG_IN_SYNC,
+    };
+    legs[i]->leg = i;
+  }
+  log = dm_log_new (n, list, plan.sectors, plan.chunk, plan.num_legs, known,
+                    &error);
+  if (log == NULL)
+    sim_fail ("dm_log_new: %s", error);
+  phase.created = true;
+  return log;
+}
+
+static struct dm_log *
+load_log (unsigned int n, const struct dm_log_copy *list)
+{
+  struct sim_record record;
+  struct dm_log *log;
+  char *error = NULL;
+  bool hopeless;
+
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  hopeless = (record.current & phase.copies) == 0;
+  phase.stale = hopeless;
+  log = dm_log_load (n, list, &error);
+  if (log == NULL && !hopeless && !phase.trouble)
+    sim_fail ("the log is refused: %s", error == NULL ? "blank" : error);
+  if (log == NULL)
+    sim_trace ("no log: %s", error == NULL ? "blank" : error);
+  /* Who says degraded does so on his own responsibility. */
+  if (hopeless && (phase.degraded || phase.trouble))
+    g_clear_pointer (&log, dm_log_free);
+  g_free (error);
+  return log;
+}
+
+/* The legs as the user names them: in any order, those that are missing
+ * with no device, or not at all.
+ */
+static unsigned int
+collect_legs (struct dm_mirror_leg *list)
+{
+  unsigned int i, j, n = 0;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++) {
+    if (legs[i] == NULL || legs[i]->leg < 0)
+      continue;
+    if (!legs[i]->present && n > 0 && sim_chance (&sim_plan, 30))
+      continue;
+    j = sim_below (&sim_plan, n + 1);
+    list[n++] = list[j];
+    list[j] = (struct dm_mirror_leg) {
+      .region = region_of (legs[i]), .name = legs[i]->name,
+    };
+    if (!legs[i]->present)
+      list[j].region.bdev = NULL;
+  }
+  return n;
+}
+
+/* Which legs the log knows: adding one may have been cut short. */
+static void
+recognize_legs (void)
+{
+  unsigned int i, j, n = dm_log_num_legs (mirror_log);
+  struct dm_log_leg known;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++) {
+    if (legs[i] == NULL)
+      continue;
+    legs[i]->leg = -1;
+    for (j = 0; j < n; j++) {
+      dm_log_get_leg (mirror_log, j, &known);
+      if (strcmp (known.id, legs[i]->name) == 0)
+        legs[i]->leg = j;
+    }
+  }
+}
+
+static bool
+reopen (void *unused, const char *name, struct io_region *region)
+{
+  unsigned int i;
+
+  sim_yield ();
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && strcmp (legs[i]->name, name) == 0) {
+      if (!legs[i]->present || legs[i]->bdev.offline)
+        return false;
+      *region = region_of (legs[i]);
+      return true;
+    }
+  return false;
+}
+
+static void
+unopen (void *unused, struct io_region *region)
+{
+}
+
+static unsigned long
+legs_present (void)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 && legs[i]->present)
+      set |= 1UL << legs[i]->leg;
+  return set;
+}
+
+static bool
+have_the_same (const struct sim_device *a, const struct sim_device *b)
+{
+  return memcmp (a->cached + a->start, b->cached + b->start,
+                 plan.sectors * sizeof a->cached[0]) == 0;
+}
+
+static bool
+is_in (const struct sim_device *leg, unsigned long set)
+{
+  return leg != NULL && leg->leg >= 0 && set & 1UL << leg->leg;
+}
+
+/* All that it would serve is what one leg that is in sync in truth has. */
+static bool
+are_right (unsigned long set)
+{
+  struct sim_record truth;
+  unsigned int i, j;
+
+  sim_record_read (&truth, false, SIM_ALL_COPIES);
+  for (i = 0; i < SIM_MAX_LEGS; i++) {
+    if (!is_in (legs[i], truth.in_sync))
+      continue;
+    for (j = 0; j < SIM_MAX_LEGS; j++)
+      if (is_in (legs[j], set) && !have_the_same (legs[i], legs[j]))
+        break;
+    if (j == SIM_MAX_LEGS)
+      return true;
+  }
+  return false;
+}
+
+/* Was it right to start, or not to?  SEEN is what the log copies say that are
+ * there, not one of which need be up to date.  If a copy is missing that
+ * was in use, it may still start if the legs prove that this does not
+ * matter.
+ */
+static void
+judge_start (const struct sim_record *seen, const char *error)
+{
+  unsigned long there = legs_present ();
+  bool started = mirror != NULL;
+  const char *because = NULL;
+
+  if ((seen->in_sync & there) == 0)
+    because = "no leg in sync is there";
+  else if (seen->in_sync & ~there && !phase.degraded)
+    because = "a leg in sync is missing, and nobody said degraded";
+  else if (phase.stale && !are_right (seen->in_sync & there))
+    because = "all copies of the log that are there are outdated";
+  if (started && because != NULL && !phase.trouble)
+    sim_fail ("S2: it starts although %s", because);
+  if (!started && because == NULL && !phase.trouble && !phase.stale &&
+      (!seen->missing || phase.degraded ||
+       phase.copies == (1UL << plan.num_copies) - 1))
+    sim_fail ("it does not start: %s", error);
+  if (!started)
+    sim_trace ("not started: %s", error);
+}
+
+static bool
+start_mirror (void)
+{
+  struct dm_mirror_options options = {
+    .policy = sim_chance (&sim_plan, 20) ? DM_MIRROR_READ_FIRST :
+      DM_MIRROR_READ_BALANCE,
+    .log = mirror_log,
+    .degraded = phase.degraded,
+    .quorum = plan.quorum,
+    .reopen = reopen,
+    .unopen = unopen,
+  };
+  struct dm_mirror_leg list[SIM_MAX_LEGS];
+  struct sim_record record;
+  unsigned int n;
+  char *error = NULL;
+
+  recognize_legs ();
+  n = collect_legs (list);
+  sim_record_read (&record, false, phase.copies);
+  /* Once it has started so, the other copies will contradict it. */
+  phase.over = phase.stale;
+  mirror = dm_mirror_new (n, list, &options, &error);
+  judge_start (&record, error);
+  phase.in_sync = record.in_sync & legs_present ();
+  g_free (error);
+  phase.over = phase.over && mirror != NULL;
+  return mirror != NULL && !phase.over && dm_mirror_start (mirror) == 0;
+}
+
+/*----------------------------------------------------------------------
+ * A phase
+ */
+
+static void
+shut_down (void)
+{
+  uint64_t begun = sim_flush_begin ();
+
+  dm_mirror_free (mirror);
+  mirror = NULL;
+  if (sim_must_succeed ())
+    sim_flush_end (begun);
+  else
+    sim_flush_failed (begun);
+}
+
+static void
+serve (void)
+{
+  struct dm_log_copy list[SIM_MAX_COPIES];
+  unsigned int n = collect_copies (list);
+
+  mirror_log = phase.created ? load_log (n, list) : make_log (n, list);
+  if (mirror_log == NULL)
+    return;
+  if (start_mirror ()) {
+    phase.started = true;
+    sim_trace ("started");
+    if (phase.last)
+      sim_settle ();
+    else
+      sim_run_clients ();
+    shut_down ();
+    phase.ended = true;
+  }
+  else if (mirror != NULL)
+    dm_mirror_free (mirror);
+  dm_log_free (mirror_log);
+}
+
+/* When the power is cut; SIM_NEVER: not. */
+static uint64_t
+plan_cut (void)
+{
+  uint32_t usual = 200 + plan.clients * plan.requests * 40;
+
+  switch (sim_below (&sim_plan, 10)) {
+  case 0:
+    return SIM_NEVER;
+  case 1: case 2: case 3:
+    return sim_pick (1, usual / 4);
+  case 4: case 5:
+    return sim_pick (1, usual * 3);
+  default:
+    return sim_pick (1, usual);
+  }
+}
+
+static void
+choose_present (void)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL)
+      legs[i]->present = !sim_chance (&sim_plan, 20);
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  for (i = 0; i < plan.num_copies; i++)
+    copies[i]->present = !phase.created || !sim_chance (&sim_plan, 20);
+  if (sim_chance (&sim_plan, 98))
+    for (i = 0; i < plan.num_copies; i++)
+      if (record.current & 1UL << i && sim_chance (&sim_plan, 70)) {
+        copies[i]->present = true;
+        break;
+      }
+  phase.degraded = sim_chance (&sim_plan, 60);
+}
+
+static void
+begin_phase (bool last)
+{
+  unsigned int i;
+
+  phase.last = last;
+  phase.ended = phase.started = false;
+  phase.degraded = false;
+  for (i = 0; i < sim_num_devices; i++) {
+    if (last || sim_chance (&sim_plan, 80))
+      sim_device_heal (sim_devices[i]);
+    if (last)
+      sim_device_mend (sim_devices[i]);
+    sim_devices[i]->lost = sim_devices[i]->faulty = false;
+  }
+  if (!last && phase.number > 0 && sim_chance (&sim_plan, 50))
+    choose_present ();
+  phase.copies = 0;
+  phase.trouble = false;
+  for (i = 0; i < sim_num_devices; i++) {
+    sim_devices[i]->faulty = sim_is_faulty (sim_devices[i]);
+    phase.trouble |= sim_devices[i]->faulty && sim_devices[i]->present;
+    if (sim_devices[i]->kind == SIM_COPY && sim_devices[i]->present &&
+        !sim_devices[i]->faulty)
+      phase.copies |= 1UL << sim_devices[i]->number;
+  }
+  if (!phase.created)
+    for (i = 0; i < plan.num_copies; i++) {
+      sim_device_heal (copies[i]);
+      sim_device_blank (copies[i]);
+    }
+  sim_trace ("---- phase %u%s%s", phase.number, last ? " (last)" : "",
+             phase.degraded ? " degraded" : "");
+}
+
+/* The power is cut, or only the process ends. */
+static void
+cut (void)
+{
+  bool power = sim_chance (&sim_plan, 75);
+  unsigned int i;
+
+  sim_trace ("**** %s at step %u", power ? "power cut" : "killed",
+             (unsigned) sim_steps);
+  sim_io_cut ();
+  for (i = 0; i < sim_num_devices; i++)
+    if (power || sim_chance (&sim_plan, 10))
+      sim_lose_cache (sim_devices[i]);
+  if (phase.created)
+    sim_check_cut ();
+  sim_oracle_cut (power);
+}
+
+/* It has ended in an orderly way; perhaps power goes too. */
+static void
+stopped (void)
+{
+  bool power = sim_chance (&sim_plan, 50);
+  unsigned int i;
+
+  sim_trace ("---- ended after %u steps", (unsigned) sim_steps);
+  for (i = 0; power && i < sim_num_devices; i++)
+    sim_lose_cache (sim_devices[i]);
+  if (phase.created)
+    sim_check_cut ();
+  if (!phase.ended || !sim_must_succeed ())
+    sim_oracle_cut (power);
+}
+
+static void
+run_phase (bool last, uint64_t cut_at)
+{
+  begin_phase (last);
+  mirror = NULL;
+  if (sim_run (serve, cut_at))
+    stopped ();
+  else
+    cut ();
+  if (phase.number == 0)
+    sim_first_phase = sim_steps;
+  phase.number++;
+  sim_now += NSEC_PER_SEC * sim_pick (1, 100);
+}
+
+/*----------------------------------------------------------------------
+ * The end
+ */
+
+static void
+check_equal (void)
+{
+  uint64_t begun = sim_read_begin ();
+  struct sim_device *leg;
+  unsigned int i;
+  uint32_t s;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++) {
+    leg = legs[i];
+    if (leg == NULL || leg->leg < 0)
+      continue;
+    for (s = 0; s < plan.sectors; s++) {
+      if (leg->stable[leg->start + s] != legs[0]->stable[legs[0]->start + s])
+        sim_fail ("in the end sector %u is %u on leg 0 and %u on leg %u", s,
+                  legs[0]->stable[legs[0]->start + s],
+                  leg->stable[leg->start + s], i);
+      sim_read_value (begun, s, leg->stable[leg->start + s], false);
+    }
+  }
+  sim_read_done (begun);
+}
+
+static void
+check_log (void)
+{
+  struct dm_log_copy list[SIM_MAX_COPIES];
+  struct dm_log_leg known;
+  char *error = NULL;
+  unsigned int i;
+
+  mirror_log = dm_log_load (collect_copies (list), list, &error);
+  if (mirror_log == NULL)
+    sim_fail ("in the end the log is refused: %s", error);
+  if (dm_log_is_dirty (mirror_log))
+    sim_fail ("in the end chunks are dirty");
+  for (i = 0; i < dm_log_num_legs (mirror_log); i++) {
+    dm_log_get_leg (mirror_log, i, &known);
+    if (known.state != DM_LOG_IN_SYNC || dm_log_lacking (mirror_log, i) > 0)
+      sim_fail ("in the end leg %u is not in sync in the log", i);
+  }
+  dm_log_free (mirror_log);
+}
+
+void
+sim_history (const struct sim_options *options)
+{
+  uint64_t cut_at;
+
+  seed = options->seed;
+  sim_plan.state = seed * 3;
+  sim_schedule.state = seed * 3 + UINT64_C (0x100000001);
+  sim_media.state = seed * 3 + UINT64_C (0x200000002);
+  sim_now = NSEC_PER_SEC;
+  memset (&phase, 0, sizeof phase);
+  memset (legs, 0, sizeof legs);
+  sim_memory_reset ();
+  sim_record_init ();
+  sim_tick = 0;
+  plan_volume ();
+  plan_course ();
+  make_devices ();
+  while (phase.number < plan.phases && !phase.over) {
+    cut_at = plan_cut ();
+    if (options->cut_at != 0)
+      cut_at = phase.number == 0 ? options->cut_at : SIM_NEVER;
+    run_phase (false, cut_at);
+  }
+  if (!phase.over) {
+    run_phase (true, SIM_NEVER);
+    check_equal ();
+    sim_run (check_log, SIM_NEVER);
+  }
+  sim_devices_clear ();
+}

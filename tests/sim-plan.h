@@ -1,0 +1,69 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* What a history is made of: shared by sim-history.c, which leads
+ * through it, and by sim-clients.c and sim-faults.c, which have those
+ * who act in it.
+ */
+
+#ifndef DMIO_SIM_PLAN_H
+#define DMIO_SIM_PLAN_H
+
+#include "sim.h"
+
+struct plan {
+  unsigned int num_legs, num_copies, quorum;
+  uint32_t chunk, chunks, sectors; /* chunk and volume: sectors */
+  uint32_t block;               /* requests are multiples of so many sectors */
+  bool init_sync;
+  unsigned int phases, clients, requests, faults;
+  uint32_t hot;                 /* where most requests go */
+  unsigned int pause;           /* between requests: 0 none, 3 long */
+};
+
+struct phase {
+  unsigned int number;
+  bool created;                 /* there is a log */
+  bool last, started, ended;
+  bool degraded;
+  bool trouble;                 /* a device is faulty at the start */
+  unsigned long copies;         /* that can be seen */
+  bool stale;                   /* none of these is up to date */
+  bool over;                    /* the history ends here */
+  unsigned long in_sync;        /* legs, when it started */
+};
+
+extern struct plan plan;
+extern struct phase phase;
+extern struct sim_device *legs[SIM_MAX_LEGS], *copies[SIM_MAX_COPIES];
+extern struct dm_mirror *mirror;
+
+/* From LOW to HIGH, by the plan. */
+extern uint32_t sim_pick (uint32_t low, uint32_t high);
+/* Between two requests. */
+extern void sim_pause (void);
+
+/* Fibers of sim-faults.c. */
+extern void *sim_bad_luck (void *unused);
+extern void *sim_user (void *unused);
+extern void sim_add_leg (struct sim_device *dev);
+
+/* Is it in sync, by what the log says? */
+extern bool sim_in_sync (const struct sim_record *record,
+                         const struct sim_device *dev);
+/* To be called when a fault begins, and before anything is judged. */
+extern void sim_update_losses (void);
+
+/* Clients, users and bad luck, until all have done what they wanted. */
+extern void sim_run_clients (void);
+/* Nothing goes wrong any more: wait until all legs are in sync. */
+extern void sim_settle (void);
+
+/* Something is wrong with it now. */
+extern bool sim_is_faulty (const struct sim_device *dev);
+/* Enough is and was right in this phase: no request may fail. */
+extern bool sim_must_succeed (void);
+
+#endif /* DMIO_SIM_PLAN_H */

@@ -1,0 +1,342 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* A deterministic simulator of a mirror with a log: what its parts share.
+ *
+ * The code under test is the library's own, from dm-mirror down to
+ * dm-log.  What is below it (dm_io, the devices) and around it (threads,
+ * locks, clocks, random numbers) is replaced by the linker's --wrap:
+ *
+ *   sim-fiber.c    threads are fibers, run by one seeded scheduler
+ *   sim-memory.c   the memory that they get is given back all at once
+ *   sim-sync.c     POSIX locks, conditions, threads and clocks, on fibers
+ *   sim-device.c   legs and log copies with volatile caches, and faults
+ *   sim-io.c       dm_io and bdev_*, in steps that the scheduler chooses
+ *   sim-oracle.c   which values may be read from each sector
+ *   sim-record.c   what the log copies durably say, for W1, R1 and S1
+ *   sim-history.c  one generated history: cuts, restarts, the end
+ *   sim-clients.c  those who read and write in it
+ *   sim-faults.c   what goes wrong in it
+ *   test-sim.c     many histories, and the replay of one
+ *
+ * All of it is one thread, so nothing here has locks.  Everything that
+ * happens follows from the seed of the history alone.
+ */
+
+#ifndef DMIO_SIM_H
+#define DMIO_SIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "block-device.h"
+#include "dm-io.h"
+#include "dm-log.h"
+#include "dm-mirror.h"
+
+/*----------------------------------------------------------------------
+ * Random numbers: splitmix64, by Sebastiano Vigna, public domain
+ */
+
+struct sim_rng {
+  uint64_t state;
+};
+
+static inline uint64_t
+sim_next (struct sim_rng *rng)
+{
+  uint64_t z = (rng->state += UINT64_C (0x9e3779b97f4a7c15));
+
+  z = (z ^ (z >> 30)) * UINT64_C (0xbf58476d1ce4e5b9);
+  z = (z ^ (z >> 27)) * UINT64_C (0x94d049bb133111eb);
+  return z ^ (z >> 31);
+}
+
+/* From 0 to n-1, n less than 2^32. */
+static inline uint32_t
+sim_below (struct sim_rng *rng, uint32_t n)
+{
+  return (sim_next (rng) >> 32) * n >> 32;
+}
+
+static inline bool
+sim_chance (struct sim_rng *rng, unsigned int percent)
+{
+  return sim_below (rng, 100) < percent;
+}
+
+/* One stream of numbers for each purpose, so that the same seed gives the
+ * same history up to a cut that is moved.
+ */
+extern struct sim_rng sim_schedule, sim_media, sim_plan;
+
+/*----------------------------------------------------------------------
+ * Findings and the trace
+ */
+
+/* Something is wrong: ends the history. */
+extern void sim_fail (const char *fmt, ...)
+  __attribute__ ((__noreturn__, __format__ (__printf__, 1, 2)));
+
+extern bool sim_verbose;
+extern void sim_trace_line (const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 1, 2)));
+#define sim_trace(...) \
+  do { if (sim_verbose) sim_trace_line (__VA_ARGS__); } while (0)
+
+/*----------------------------------------------------------------------
+ * Memory
+ */
+
+/* Nothing that was allocated is needed any more. */
+extern void sim_memory_reset (void);
+
+/*----------------------------------------------------------------------
+ * Fibers
+ */
+
+#define SIM_NEVER UINT64_MAX
+
+struct sim_fiber;
+
+/* How the scheduler of a history behaves; percentages. */
+struct sim_style {
+  unsigned int yield;           /* a point where it may switch is one */
+  unsigned int io;              /* I/O goes on, if a fiber could run too */
+  unsigned int jump;            /* of a thousand: to the next timeout */
+  unsigned int spurious;        /* of a thousand: wake-ups */
+};
+extern struct sim_style sim_style;
+
+extern uint64_t sim_now;        /* nsec; virtual */
+extern uint64_t sim_steps;      /* since sim_run was called */
+
+/* Run MAIN and all fibers it starts until it returns, or until a step.
+ * True if it returned.  False: the power was cut, and all fibers are gone.
+ */
+extern bool sim_run (void (*main) (void), uint64_t cut_at);
+
+extern struct sim_fiber *sim_spawn (void *(*run) (void *), void *arg,
+                                    const char *name);
+extern void *sim_join (struct sim_fiber *fiber);
+extern struct sim_fiber *sim_self (void);
+extern const char *sim_fiber_name (const struct sim_fiber *fiber);
+
+/* A point where others may run. */
+extern void sim_yield (void);
+/* Wait to be woken with ADDRESS, or until a time.  False: it timed out. */
+extern bool sim_block (const void *address, uint64_t until,
+                       const char *why);
+/* Wake one, chosen at random, or all who wait with ADDRESS. */
+extern void sim_wake (const void *address, bool all);
+extern void sim_sleep (uint64_t nsec);
+extern uint64_t sim_date (void);        /* nsec since 1970 */
+
+/*----------------------------------------------------------------------
+ * Devices
+ */
+
+enum sim_kind { SIM_LEG, SIM_COPY };
+
+#define SIM_BLOCK 4096          /* of a log copy */
+#define SIM_MAX_COPIES 3
+#define SIM_MAX_LEGS 4
+#define SIM_MAX_SECTORS (64 * DM_LOG_MIN_CHUNK) /* of the volume */
+#define SIM_MAX_DEVICES (SIM_MAX_COPIES + SIM_MAX_LEGS)
+
+/* What a sector of a leg holds, instead of 512 bytes: 0 if they are zero,
+ * else the number of the write that wrote it.
+ */
+typedef uint32_t sim_value;
+
+/* Kinds of operations that can fail, a set. */
+enum {
+  SIM_FAIL_READ = 1 << 0,
+  SIM_FAIL_WRITE = 1 << 1,
+  SIM_FAIL_FLUSH = 1 << 2,
+};
+
+struct sim_device {
+  struct block_device bdev;     /* first: what the library sees */
+  enum sim_kind kind;
+  unsigned int number;          /* of its kind */
+  int leg;                      /* in the log, or -1: not known there */
+  char name[24];
+  uint32_t sectors;
+  uint32_t start;               /* of the region in it */
+  bool remote;                  /* as an NBD server: it has no stamps */
+  bool present;                 /* it can be opened */
+
+  /* Contents.  A leg has values; a copy has blocks of bytes, or NULL for
+   * zeroes.  stable survives a power cut.
+   */
+  sim_value *stable, *cached;
+  unsigned char **stable_block, **cached_block;
+  unsigned char *flags;         /* of each sector: SIM_DIRTY, ... */
+  uint32_t *done_at;            /* when a write since stable completed */
+  uint32_t *dirty;              /* the sectors whose cache is not stable */
+  uint32_t num_dirty;
+  uint32_t num_bad;
+  uint64_t mtime, stable_mtime;
+  bool mtime_kept;              /* as some data written since is stable */
+  uint64_t changed;             /* of a copy: blocks, the stable contents */
+
+  /* Faults. */
+  unsigned int failing;         /* kinds */
+  unsigned int fail_chance;     /* percent */
+  int fail_errno;
+  uint64_t fail_until;
+  bool flush_failed;            /* since it was opened or revived */
+  uint64_t back_at;             /* when offline: it can be reached again */
+  bool dead;                    /* never comes back */
+  unsigned int write_back;      /* percent: a write is soon stable */
+  uint64_t slow_until;
+  bool faulty;                  /* something was wrong in this phase */
+  bool lost;                    /* its cache, and the mirror goes on with it */
+  unsigned int losses;          /* how often */
+};
+
+#define SIM_DIRTY 1
+#define SIM_BAD 2               /* cannot be read until it is written */
+#define SIM_ALLOCATED 4
+
+extern struct sim_device *sim_devices[SIM_MAX_DEVICES];
+extern unsigned int sim_num_devices;
+
+/* Devices exist until sim_devices_clear. */
+extern struct sim_device *sim_device_new (enum sim_kind kind,
+                                          unsigned int number,
+                                          uint32_t sectors, uint32_t start);
+extern void sim_devices_clear (void);
+/* No sector is bad any more. */
+extern void sim_device_mend (struct sim_device *dev);
+/* As if just opened, with nothing wrong. */
+extern void sim_device_heal (struct sim_device *dev);
+extern void sim_device_blank (struct sim_device *dev);
+/* What is offline and can be reached again is. */
+extern void sim_devices_update (void);
+
+/* One sector, to or from a buffer. */
+extern void sim_write_sector (struct sim_device *dev, uint32_t sector,
+                              const void *data);
+extern void sim_zero_sector (struct sim_device *dev, uint32_t sector,
+                             bool unmap);
+extern void sim_read_sector (struct sim_device *dev, uint32_t sector,
+                             void *data);
+/* Counts completions and flushes, to tell which came first. */
+extern uint32_t sim_tick;
+/* The writes of these sectors have completed; with FUA: are stable. */
+extern void sim_complete (struct sim_device *dev, uint32_t sector,
+                          uint32_t count, bool fua);
+/* What had completed by that tick is stable, and some of the rest. */
+extern void sim_stabilize (struct sim_device *dev, uint32_t since);
+/* The cache is lost: each sector that is dirty is stable or not. */
+extern void sim_lose_cache (struct sim_device *dev);
+/* Of a history: that has happened to a leg. */
+extern void sim_cache_lost (struct sim_device *dev);
+/* Of a history: no other leg is in sync. */
+extern bool sim_is_alone (const struct sim_device *dev);
+/* Of a history: a fiber could not read that sector. */
+extern void sim_note_bad (struct sim_fiber *fiber, struct sim_device *dev,
+                          uint32_t sector);
+/* The connection is lost, until some time. */
+extern void sim_disconnect (struct sim_device *dev, uint64_t until);
+
+extern sim_value sim_value_of (const void *data);
+extern void sim_encode (void *data, sim_value value, uint32_t sector);
+
+/*----------------------------------------------------------------------
+ * I/O
+ */
+
+/* Operations in flight.  Each step of one is a step of the scheduler. */
+extern unsigned int sim_io_pending (void);
+/* Make one step; or return the time when one could be made. */
+extern uint64_t sim_io_step (void);
+/* At a power cut: all that is in flight gets some way on, and ends. */
+extern void sim_io_cut (void);
+/* The operations in flight on a device end with an error. */
+extern void sim_io_abort (struct sim_device *dev, int error);
+
+/*----------------------------------------------------------------------
+ * Oracle
+ */
+
+extern void sim_oracle_init (uint32_t sectors);
+/* What the volume holds at first. */
+extern void sim_oracle_set (uint32_t sector, sim_value value);
+
+/* A write of a range, from its beginning to its end.  Returns a handle. */
+extern sim_value sim_oracle_new_value (void);
+extern unsigned int sim_write_begin (uint32_t sector, uint32_t count,
+                                     sim_value value);
+enum sim_outcome { SIM_DONE, SIM_DURABLE, SIM_MAYBE };
+extern void sim_write_end (unsigned int write, enum sim_outcome outcome);
+
+/* A read, the values that it found, each of which is checked, its end.
+ * SETTLED: if this is what a power cut has left, it is for good.
+ */
+extern uint64_t sim_read_begin (void);
+extern void sim_read_value (uint64_t begun, uint32_t sector,
+                            sim_value value, bool settled);
+extern void sim_read_done (uint64_t begun);
+
+extern uint64_t sim_flush_begin (void);
+extern void sim_flush_end (uint64_t begun);
+extern void sim_flush_failed (uint64_t begun);
+
+/* The power was cut, and is back; or only the process has ended. */
+extern void sim_oracle_cut (bool power);
+/* Caches are being lost that no leg can make up for; or no longer. */
+extern void sim_oracle_weak (bool weak);
+
+/*----------------------------------------------------------------------
+ * What the copies say
+ */
+
+/* As dm_log_load would see it.  A copy is current if its epoch is the newest,
+ * and then has to be right on its own.
+ */
+struct sim_record {
+  bool valid;                   /* there is a superblock */
+  unsigned long current;        /* copies, a set */
+  unsigned int num_legs;
+  unsigned long in_sync;        /* legs, by number in the log */
+  bool missing;                 /* copies that were in use, last */
+};
+
+/* STABLE: what a power cut would leave; else what is read now, of those
+ * COPIES only.
+ */
+extern void sim_record_read (struct sim_record *record, bool stable,
+                             unsigned long copies);
+#define SIM_ALL_COPIES (~0UL)
+
+/* For another history. */
+extern void sim_record_init (void);
+
+/* A leg is about to be written (W1). */
+extern void sim_check_leg_write (struct sim_device *dev, uint32_t sector,
+                                 uint32_t count);
+/* Power has been cut: what is said to be equal is. */
+extern void sim_check_cut (void);
+
+/*----------------------------------------------------------------------
+ * Histories
+ */
+
+struct sim_options {
+  uint64_t seed;
+  uint64_t cut_at;              /* 0: as the seed says */
+  bool one_cut;                 /* no other */
+};
+
+/* Run one; returns if nothing was found. */
+extern void sim_history (const struct sim_options *options);
+/* Steps of the first phase of the last history. */
+extern uint64_t sim_first_phase;
+
+#endif /* DMIO_SIM_H */

@@ -1,0 +1,393 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* What a mirror with a log stands: legs that fail writes and flushes (quorum,
+ * W4, W6, FUA), copies of the log that fail, everything at once.
+ */
+
+#include <config.h>
+
+#include "volume.h"
+
+/*----------------------------------------------------------------------
+ * How many legs
+ */
+
+/* A write succeeds if so many legs in sync have it, as QUORUM says. */
+static void
+test_quorum (struct volume *v, unsigned int quorum)
+{
+  unsigned int left, i;
+
+  v->options.quorum = quorum;
+  volume_start_quiet (v);
+  for (left = LEGS; left > 1; left--) {
+    g_assert_true (volume_write (v, left, 0, 1) == (left >= quorum));
+    volume_kill (v, LEGS - left, MOCK_WRITE, EIO);
+    g_assert_true (volume_write (v, left, 1, 1) == (left - 1 >= quorum));
+    g_assert_true (volume_flush (v) == (left - 1 >= quorum));
+    if (left - 1 < quorum)
+      break;
+  }
+  if (quorum == 1) {
+    g_assert_true (volume_write (v, 9, 2, 1));
+    return;
+  }
+  /* Too few: before any I/O.  What can be read is. */
+  volume_clear_traces (v);
+  g_assert_false (volume_write (v, 9, 2 * CHUNK, 1));
+  g_assert_cmpuint (volume_count_copies (v, MOCK_ANY), ==, 0);
+  for (i = 0; i < LEGS; i++)
+    g_assert_cmpuint (mock_count (v->legs[i], MOCK_ANY), ==, 0);
+  g_assert_cmpint (volume_read (v, 2 * CHUNK), ==, 0);
+  g_assert_cmpuint (log_lines_count ("*fewer than quorum=*refused*"), ==, 1);
+}
+
+/* W4: all fail, and one stays, so that what it has can be read; the errors go
+ * to the client.
+ */
+static void
+test_w4_all_fail (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  for (i = 0; i < LEGS; i++)
+    volume_kill (v, i, MOCK_WRITE, i == 0 ? ENOSPC : EIO);
+  g_assert_false (volume_write (v, 2, 0, 1));
+  for (i = 0; i < LEGS; i++)
+    g_assert_cmpint (v->results[i].error, ==, i == 0 ? ENOSPC : EIO);
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_IN_SYNC);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  g_assert_cmpuint (log_lines_count ("*leg0*it is the last one in sync, and "
+                                     "stays so"), ==, 1);
+
+  /* Again and again, until it takes writes again. */
+  g_assert_false (volume_write (v, 2, 0, 1));
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+  mock_clear_faults (v->legs[0]);
+  g_assert_true (volume_write (v, 3, 0, 1));
+  g_assert_cmpint (volume_read (v, 0), ==, 3);
+}
+
+/* ... and it is one that can be reached. */
+static void
+test_w4_reachable (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+
+  volume_start_quiet (v);
+  for (i = 0; i < LEGS; i++)
+    volume_kill (v, i, MOCK_WRITE, ENOTCONN);
+  __atomic_store_n (&v->legs[0]->offline, true, __ATOMIC_RELAXED);
+  __atomic_store_n (&v->legs[2]->offline, true, __ATOMIC_RELAXED);
+  g_assert_false (volume_write (v, 2, 0, 1));
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_IN_SYNC);
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+}
+
+/* Pieces are locked while they are copied, so this is of several. */
+#define PIECE 2048              /* sectors */
+#define LARGE (4 * PIECE)
+
+/* One leg is in sync and refuses what two that are being recovered have taken:
+ * so these are other than it there, and have to be copied to again.
+ */
+static void
+test_w4_recovering (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+
+  volume_again (v, LEGS, LARGE, PIECE, BIT (0), &volume_plain);
+  leg_set (v, 0, 1, 0, LARGE);
+  volume_hold (v->legs[0], MOCK_READ, &v->gate);
+  volume_start (v);
+  mock_gate_await (&v->gate, 1);
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  g_assert_false (volume_write (v, 9, LARGE - 1, 1));
+  for (i = 1; i < LEGS; i++)
+    g_assert_cmpint (leg_byte (v, i, LARGE - 1), ==, 9);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_IN_SYNC);
+  mock_gate_open (&v->gate);
+  volume_await_in_sync (v);
+  g_assert_cmpint (leg_byte (v, 0, LARGE - 1), ==, 1);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/* The same, when that chunk was copied and recorded before. */
+static void
+test_w4_recovered_chunk (struct volume *v, unsigned int unused)
+{
+  struct mock_fault hold = {
+    .ops = MOCK_READ, .gate = &v->gate, .offset = 2 * PIECE * SECTOR,
+    .length = SECTOR,
+  };
+  /* So long that it is recorded at once. */
+  struct mock_fault slow = {
+    .ops = MOCK_READ, .msec = 1100, .offset = 0, .length = SECTOR,
+  };
+
+  volume_again (v, 2, LARGE, PIECE, BIT (0) | BIT (1), &volume_plain);
+  volume_start (v);
+  mock_fault (v->legs[0], &hold);
+  mock_fault (v->legs[0], &slow);
+  mock_set_revive (v->legs[1], 1, 0);
+  volume_fail (v, 1, MOCK_WRITE, EIO, 0, 0);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 1, 2 * PIECE, 1));
+  mock_clear_faults (v->legs[1]);
+  mock_gate_await (&v->gate, 1);
+  AWAIT (!log_lacks (v, 1, 0));
+
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  g_assert_false (volume_write (v, 9, 3, 1));
+  g_assert_cmpint (leg_byte (v, 1, 3), ==, 9);
+  g_assert_true (log_lacks (v, 1, 0));
+  g_assert_cmpint (volume_read (v, 3), ==, 0);
+  mock_gate_open (&v->gate);
+  volume_await_in_sync (v);
+  g_assert_cmpint (leg_byte (v, 1, 3), ==, 0);
+  volume_assert_alike (v, BIT (0) | BIT (1));
+}
+
+/*----------------------------------------------------------------------
+ * Flushes
+ */
+
+/* W6: a leg whose flush has failed is out of sync in all that it took since
+ * the last good one.
+ */
+static void
+test_w6_one_leg (struct volume *v, unsigned int leg)
+{
+  unsigned int i;
+
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 1, 4 * CHUNK, 1));
+  volume_kill (v, leg, MOCK_FLUSH, EIO);
+  g_assert_true (volume_flush (v));
+  g_assert_cmpint (v->results[leg].error, ==, EIO);
+  g_assert_cmpuint (volume_in_sync (v), ==, 2);
+  volume_crash (v, leg);
+  volume_load (v);
+  for (i = 0; i < CHUNKS; i++)
+    g_assert_true (log_lacks (v, leg, i) == (i == 0 || i == 4));
+  g_assert_cmpint (log_state (v, leg), ==, DM_LOG_OUT_OF_SYNC);
+}
+
+/* The last leg in sync cannot be flushed: the client must know. */
+static void
+test_w6_last_leg (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  for (i = 0; i < LEGS; i++)
+    volume_kill (v, i, MOCK_FLUSH, EIO);
+  g_assert_false (volume_flush (v));
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+  g_assert_false (volume_flush (v));
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  volume_heal (v);
+  g_assert_false (volume_flush (v)); /* it may have lost something */
+}
+
+/* What was acknowledged with FUA is kept; with legs that do it by themselves
+ * and with those that have to be flushed.
+ */
+static void
+test_fua (struct volume *v, unsigned int unused)
+{
+  unsigned int seed, i;
+
+  for (seed = 1; seed <= 5; seed++) {
+    volume_start_quiet (v);
+    g_assert_true (volume_write_fua (v, seed, CHUNK - 2, 4));
+    volume_crash (v, seed);
+    for (i = 0; i < LEGS; i++) {
+      g_assert_cmpint (leg_byte (v, i, CHUNK - 2), ==, seed);
+      g_assert_cmpint (leg_byte (v, i, CHUNK + 1), ==, seed);
+    }
+  }
+}
+
+/* ... and if it has failed on one leg, that one is out. */
+static void
+test_fua_fails (struct volume *v, unsigned int unused)
+{
+  volume_start_quiet (v);
+  volume_kill (v, 0, MOCK_FLUSH | MOCK_WRITE, EIO);
+  g_assert_true (volume_write_fua (v, 7, 0, 1));
+  volume_crash (v, 1);
+  volume_start_quiet (v);
+  g_assert_cmpuint (volume_in_sync (v), ==, 2);
+  g_assert_cmpint (volume_read (v, 0), ==, ALL_LEGS);
+}
+
+/*----------------------------------------------------------------------
+ * Copies of the log
+ */
+
+static void
+fail_copy (struct volume *v, unsigned int copy, unsigned int ops)
+{
+  const struct mock_fault fault = { .ops = ops, .error = EIO };
+
+  mock_fault (v->copies[copy], &fault);
+}
+
+static void
+assert_copies (struct volume *v, unsigned int expected)
+{
+  unsigned int all;
+
+  g_assert_cmpuint (dm_log_copies (v->log, &all), ==, expected);
+  g_assert_cmpuint (all, ==, VOLUME_COPIES);
+}
+
+/* R11: one copy cannot be written or flushed.  The other carries on, and the
+ * first is not believed when it comes back.
+ */
+static void
+test_r11_one_copy (struct volume *v, unsigned int ops)
+{
+  unsigned int copy;
+
+  for (copy = 0; copy < VOLUME_COPIES; copy++) {
+    volume_start_quiet (v);
+    assert_copies (v, 2);
+    fail_copy (v, copy, ops);
+    g_assert_true (volume_write (v, copy, copy * CHUNK, 1));
+    assert_copies (v, 1);
+    volume_kill (v, 1 + copy, MOCK_WRITE, EIO);
+    g_assert_true (volume_write (v, 10 + copy, copy * CHUNK, 1));
+    volume_crash (v, copy);
+    volume_heal (v);
+    volume_load (v);
+    g_assert_cmpint (log_state (v, 1 + copy), ==, DM_LOG_OUT_OF_SYNC);
+    g_assert_true (log_lacks (v, 1 + copy, copy));
+  }
+}
+
+/* A copy that cannot be read at the start: the user has to say that it is not
+ * the one that knows most.
+ */
+static void
+test_r11_read (struct volume *v, unsigned int copy)
+{
+  volume_start_quiet (v);
+  volume_kill (v, 1, MOCK_WRITE, EIO);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_crash (v, 1);
+  fail_copy (v, copy, MOCK_READ);
+  volume_refused (v, "a copy of the log that was in use is missing");
+  v->options.degraded = true;
+  volume_start_quiet (v);
+  g_assert_cmpint (log_state (v, 1), ==, DM_LOG_OUT_OF_SYNC);
+  g_assert_true (volume_write (v, 2, CHUNK, 1));
+  volume_stop (v);
+}
+
+/* All copies are gone: nothing can be written, and no leg is; what is there
+ * can be read.  When one can be written again, all is well.
+ */
+static void
+test_r11_all_gone (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  fail_copy (v, 0, MOCK_WRITE);
+  fail_copy (v, 1, MOCK_FLUSH | MOCK_WRITE);
+  volume_clear_traces (v);
+  g_assert_false (volume_write (v, 2, CHUNK, 1));
+  g_assert_false (volume_write (v, 2, CHUNK, 1));
+  for (i = 0; i < LEGS; i++)
+    g_assert_cmpuint (mock_count (v->legs[i], CHANGES), ==, 0);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  assert_copies (v, 0);
+  volume_heal (v);
+  for (i = 0; i < VOLUME_COPIES; i++)
+    mock_reopen (v->copies[i]);
+  g_assert_true (dm_log_restore (v->log));
+  assert_copies (v, 2);
+  g_assert_true (volume_write (v, 3, CHUNK, 1));
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/* A leg fails too while there is no log: the client must not be told that
+ * its write is safe.
+ */
+static void
+test_r11_leg_too (struct volume *v, unsigned int unused)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  fail_copy (v, 0, MOCK_WRITE);
+  fail_copy (v, 1, MOCK_WRITE);
+  volume_kill (v, 1, MOCK_WRITE, EIO);
+  g_assert_false (volume_write (v, 2, 0, 1));
+  g_assert_false (volume_flush (v));
+}
+
+/* R15: everything is dead.  Whatever is asked fails, and it ends. */
+static void
+test_r15_all_dead (struct volume *v, unsigned int unused)
+{
+  gint64 begun;
+  unsigned int i;
+
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  for (i = 0; i < LEGS; i++)
+    volume_kill (v, i, MOCK_ANY, EIO);
+  for (i = 0; i < VOLUME_COPIES; i++)
+    fail_copy (v, i, MOCK_ANY);
+  begun = g_get_monotonic_time ();
+  g_assert_false (volume_write (v, 2, 0, 1));
+  g_assert_cmpint (volume_read (v, 0), ==, -1);
+  g_assert_false (volume_flush (v));
+  g_assert_false (volume_write (v, 2, CHUNK, 1));
+  volume_stop (v);
+  g_assert_cmpint (g_get_monotonic_time () - begun, <, 10 * G_USEC_PER_SEC);
+}
+
+static const struct volume_test tests[] = {
+  { "quorum/1", test_quorum, 1, &volume_plain },
+  { "quorum/2", test_quorum, 2, &volume_plain },
+  { "quorum/3", test_quorum, 3, &volume_plain },
+  { "w4-all-fail", test_w4_all_fail, 0, &volume_plain },
+  { "w4-one-that-can-be-reached", test_w4_reachable, 0, &volume_plain },
+  { "w4-recovering-legs", test_w4_recovering, 0, &volume_plain },
+  { "w4-recovered-chunk", test_w4_recovered_chunk, 0, &volume_plain },
+  { "w6-flush-fails/0", test_w6_one_leg, 0, &volume_plain },
+  { "w6-flush-fails/2", test_w6_one_leg, 2, &volume_plain },
+  { "w6-last-leg", test_w6_last_leg, 0, &volume_plain },
+  { "fua", test_fua, 0, &volume_plain },
+  { "fua/by-flush", test_fua, 0, &volume_by_flush },
+  { "fua-fails", test_fua_fails, 0, &volume_plain },
+  { "fua-fails/by-flush", test_fua_fails, 0, &volume_by_flush },
+  { "r11-one-copy/write", test_r11_one_copy, MOCK_WRITE, &volume_plain },
+  { "r11-one-copy/flush", test_r11_one_copy, MOCK_FLUSH | MOCK_WRITE,
+    &volume_plain },
+  { "r11-read/0", test_r11_read, 0, &volume_plain },
+  { "r11-read/1", test_r11_read, 1, &volume_plain },
+  { "r11-all-copies-gone", test_r11_all_gone, 0, &volume_plain },
+  { "r11-leg-fails-too", test_r11_leg_too, 0, &volume_plain },
+  { "r15-all-dead", test_r15_all_dead, 0, &volume_plain },
+};
+
+int
+main (int argc, char *argv[])
+{
+  test_init (&argc, &argv);
+  VOLUME_ADD_TESTS ("/mirror-loss/", tests);
+  return g_test_run ();
+}

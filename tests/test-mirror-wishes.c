@@ -1,0 +1,274 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* What the user wishes of a mirror that runs: legs that are no longer used,
+ * that are used again, and new ones.
+ */
+
+#include <config.h>
+
+#include "volume.h"
+
+/* Has what it should, and no more was copied to it than COUNT sectors. */
+static void
+assert_recovered (struct volume *v, unsigned int leg, sector_t count)
+{
+  volume_await_in_sync (v);
+  volume_assert_alike (v, v->given);
+  g_assert_cmpuint (mock_changed (v->legs[leg]), ==, count * SECTOR);
+}
+
+static bool
+is_by_user (struct volume *v, unsigned int leg)
+{
+  struct dm_mirror_status status;
+
+  dm_mirror_get_status (v->mirror, &status);
+  dm_mirror_status_clear (&status);
+  return status.legs[leg].by_user;
+}
+
+static struct dm_mirror_leg
+leg_to_add (struct volume *v, unsigned int leg)
+{
+  return (struct dm_mirror_leg) {
+    .region = volume_region (v, leg), .name = dm_bdev_name (v->legs[leg]),
+  };
+}
+
+static void
+add_leg (struct volume *v, unsigned int leg)
+{
+  const struct dm_mirror_leg new = leg_to_add (v, leg);
+  char *error = NULL;
+  int r = dm_mirror_add (v->mirror, &new, &error);
+
+  if (r < 0)
+    g_error ("dm_mirror_add: %s", error);
+  g_assert_cmpint (r, ==, leg);
+}
+
+static void
+assert_add_refused (struct volume *v, const struct dm_mirror_leg *leg,
+                    const char *says)
+{
+  unsigned int n = dm_mirror_num_legs (v->mirror);
+  g_autofree char *error = NULL;
+
+  g_assert_cmpint (dm_mirror_add (v->mirror, leg, &error), ==, -1);
+  g_assert_nonnull (error);
+  if (strstr (error, leg->name) == NULL || strstr (error, says) == NULL)
+    g_error ("message does not say '%s': %s", says, error);
+  g_assert_cmpuint (dm_mirror_num_legs (v->mirror), ==, n);
+}
+
+/* A leg that the user has failed stays so, also over a restart, until it is
+ * added again; then it gets what it lacks.
+ */
+static void
+test_fail_and_add (struct volume *v, unsigned int unused)
+{
+  unsigned int round;
+
+  volume_start (v);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  volume_clear_traces (v);
+  for (round = 0; round < 2; round++) {
+    g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
+    g_assert_true (is_by_user (v, 1));
+    g_assert_true (volume_write (v, round, round * CHUNK, 1));
+    g_assert_true (volume_flush (v));
+    g_usleep (1200000);
+    g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
+    if (round == 0) {
+      volume_crash (v, 1);
+      g_assert_cmpuint (mock_count (v->legs[1], CHANGES), ==, 0);
+      volume_start (v);
+      g_assert_cmpint (log_state (v, 1), ==, DM_LOG_FAILED);
+    }
+  }
+  g_assert_true (log_lacks (v, 1, 0));
+  add_leg (v, 1);
+  assert_recovered (v, 1, 2 * CHUNK);
+  g_assert_false (is_by_user (v, 1));
+  volume_stop (v);
+  volume_start_quiet (v);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+}
+
+/* Not the last one in sync. */
+static void
+test_fail_last (struct volume *v, unsigned int unused)
+{
+  volume_start (v);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 0), ==, 0);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 2), ==, 0);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, -EBUSY);
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_IN_SYNC);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+}
+
+/* While it is being recovered: that ends. */
+static void
+test_fail_recovering (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_plain);
+  leg_set (v, 0, 7, 0, SECTORS);
+  volume_hold (v->legs[0], MOCK_READ, &v->gate);
+  volume_start (v);
+  mock_gate_await (&v->gate, 1);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  mock_gate_open (&v->gate);
+  g_usleep (300000);
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
+  g_assert_cmpuint (leg_lacks (v, 1), ==, SECTORS * SECTOR);
+  add_leg (v, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, BIT (0) | BIT (1));
+}
+
+/* It cannot be recorded. */
+static void
+test_fail_unrecorded (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault fault = { .ops = MOCK_WRITE, .error = EIO };
+  unsigned int i;
+
+  volume_start_quiet (v);
+  for (i = 0; i < VOLUME_COPIES; i++)
+    mock_fault (v->copies[i], &fault);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, -EIO);
+}
+
+/* A new leg gets everything, and is a leg from then on. */
+static void
+test_add_new (struct volume *v, unsigned int unused)
+{
+  unsigned int leg;
+
+  volume_start (v);
+  g_assert_true (volume_write (v, 3, 7, SECTORS - 7));
+  leg = volume_add_device (v, &volume_plain);
+  leg_set (v, leg, 9, 0, SECTORS);
+  mock_clear_trace (v->legs[leg]);
+  add_leg (v, leg);
+  g_assert_cmpint (dm_mirror_find_leg (v->mirror, "leg3"), ==, 3);
+  v->given |= BIT (leg);
+  assert_recovered (v, leg, SECTORS);
+  volume_stop (v);
+  volume_start_quiet (v);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS + 1);
+  g_assert_true (volume_write (v, 4, 0, 1));
+  g_assert_cmpint (leg_byte (v, leg, 0), ==, 4);
+  volume_stop (v);
+  v->given &= ~BIT (leg);
+  volume_refused (v, "leg3");
+}
+
+/* ... also if the power is lost before it has. */
+static void
+test_add_crash (struct volume *v, unsigned int unused)
+{
+  unsigned int leg;
+
+  volume_start (v);
+  g_assert_true (volume_write_fua (v, 3, 0, SECTORS));
+  leg = volume_add_device (v, &volume_plain);
+  volume_hold (v->legs[leg], MOCK_FLUSH, &v->gate);
+  add_leg (v, leg);
+  mock_gate_await (&v->gate, 1);
+  mock_power_off ();
+  mock_gate_open (&v->gate);
+  volume_crash (v, 1);
+  v->given |= BIT (leg);
+  v->backwards = true;
+  volume_start_quiet (v);
+  g_assert_cmpint (leg_state (v, leg), ==, DM_MIRROR_OUT_OF_SYNC);
+  g_assert_cmpuint (leg_lacks (v, leg), ==, SECTORS * SECTOR);
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
+  volume_await_in_sync (v);
+  g_assert_cmpint (leg_byte (v, leg, SECTORS - 1), ==, 3);
+  volume_assert_alike (v, v->given);
+}
+
+static void
+test_add_refused (struct volume *v, unsigned int unused)
+{
+  unsigned int leg = volume_add_device (v, &volume_plain);
+  struct dm_mirror_leg new = leg_to_add (v, leg), known;
+
+  v->closed = BIT (1);
+  v->options.degraded = true;
+  volume_start_quiet (v);
+  new.region.count--;
+  assert_add_refused (v, &new, "less than the volume");
+  new.region.count++;
+  v->legs[leg]->block_size = 4096;
+  assert_add_refused (v, &new, "block size of 4096");
+  v->legs[leg]->block_size = SECTOR;
+  v->legs[leg]->read_only = true;
+  assert_add_refused (v, &new, "read-only");
+  v->legs[leg]->read_only = false;
+  known = leg_to_add (v, 0);
+  assert_add_refused (v, &known, "is a leg already, and in sync");
+  known = leg_to_add (v, 1);
+  known.region.bdev = NULL;
+  assert_add_refused (v, &known, "has to be opened");
+}
+
+/* A missing leg, found by the user. */
+static void
+test_add_missing (struct volume *v, unsigned int unused)
+{
+  v->closed = BIT (1);
+  v->options.degraded = true;
+  volume_clear_traces (v);
+  volume_start (v);
+  g_assert_true (volume_write (v, 3, CHUNK, 1));
+  add_leg (v, 1);
+  assert_recovered (v, 1, CHUNK);
+}
+
+/* As many as there can be, recovered together; and one more. */
+static void
+test_64_legs (struct volume *v, unsigned int unused)
+{
+  struct dm_mirror_leg new;
+  char *error = NULL;
+
+  volume_again (v, DM_IO_MAX_REGIONS, 2 * CHUNK + 3, CHUNK, BIT (0),
+                &volume_plain);
+  leg_set (v, 0, 7, 0, 2 * CHUNK + 3);
+  volume_start (v);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ~0UL);
+  g_assert_true (volume_write (v, 8, 1, 1));
+  g_assert_cmpint (leg_byte (v, 63, 1), ==, 8);
+  new = leg_to_add (v, 0);
+  new.name = "one more";
+  assert_add_refused (v, &new, "at most 64 legs");
+  g_assert_null (error);
+}
+
+static const struct volume_test tests[] = {
+  { "fail-and-add", test_fail_and_add, 0, &volume_plain },
+  { "fail/last", test_fail_last, 0, &volume_plain },
+  { "fail/recovering", test_fail_recovering, 0, &volume_plain },
+  { "fail/unrecorded", test_fail_unrecorded, 0, &volume_plain },
+  { "add/new", test_add_new, 0, &volume_plain },
+  { "add/crash", test_add_crash, 0, &volume_plain },
+  { "add/refused", test_add_refused, 0, &volume_plain },
+  { "add/missing", test_add_missing, 0, &volume_plain },
+  { "64-legs", test_64_legs, 0, &volume_plain },
+};
+
+int
+main (int argc, char *argv[])
+{
+  test_init (&argc, &argv);
+  VOLUME_ADD_TESTS ("/mirror-wishes/", tests);
+  return g_test_run ();
+}

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# dmio
+# Copyright the dmio authors
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# Files that are legs are changed while nobody serves them.  One of them: it is
+# out of sync, and recovered from the others.  All of them: the mirror does not
+# start, as nobody can know what is right.  (R16)
+
+# shellcheck source=functions.sh
+. "$(dirname "$0")/functions.sh"
+# shellcheck source=crash.sh
+. "$srcdir/crash.sh"
+requires_python_nbd
+set -x
+
+# edit FILE...: as an editor does that knows nothing of mirrors.
+edit ()
+{
+  local file
+  for file; do
+    printf x | dd of="$file" bs=1 seek=70000 conv=notrunc status=none
+  done
+}
+
+# is_recovered FILE...: after a start.
+is_recovered ()
+{
+  local file
+  for file; do
+    logged "${file//./\\.}.*(changed|modified)"
+  done
+  client "read 65536 65536 0x61"
+  wait_in_sync
+  client "read 65536 65536 0x61"
+  same a.img b.img c.img
+}
+
+make_regions 4M a.img b.img c.img
+start_mirror init=clean chunk=64K a.img b.img c.img
+client "write 0 1048576 0x61" flush
+stop_server
+
+# Not changed, but read: fine.
+cat a.img b.img > /dev/null
+start_mirror a.img b.img c.img
+[ "$(status .in_sync)" -eq 3 ]
+not_logged 'changed|modified'
+stop_server
+
+edit b.img
+start_mirror a.img b.img c.img
+is_recovered b.img
+stop_server
+
+# The first one, which is also named first.
+edit a.img
+start_mirror a.img b.img c.img
+is_recovered a.img
+stop_server
+
+# Truncated and made large again.
+truncate -s 1M c.img
+truncate -s 4M c.img
+start_mirror a.img b.img c.img
+is_recovered c.img
+stop_server
+
+# Replaced by a copy: who knows of what.
+cp b.img copy
+mv copy b.img
+start_mirror a.img b.img c.img
+is_recovered b.img
+stop_server
+
+# All but one, some time after a crash.
+start_mirror a.img b.img c.img
+client "write 0 1048576 0x61"
+kill_server
+edit b.img c.img
+touch -d '1 hour' b.img c.img
+start_mirror a.img b.img c.img
+is_recovered b.img c.img
+stop_server
+
+# All.
+cp a.img before.img
+edit a.img b.img c.img
+cp a.img after.img
+refused_mirror 'changed|modified' a.img b.img c.img
+refused_mirror 'changed|modified' degraded=yes a.img b.img c.img
+same a.img b.img c.img after.img
