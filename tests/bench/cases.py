@@ -75,6 +75,7 @@ class Case:
 
     peers: names; an empty list means all of the group.
     figure: which of the Figures counts.
+    warm_up: fio's options for what comes before each measurement.
     brief: fewer and shorter measurements will do.
     once: one round, as the figure cannot change with the next.
     """
@@ -84,6 +85,7 @@ class Case:
     figure: str = "iops"
     comparisons: list = field(default_factory=list)
     plot: Optional[Plot] = None
+    warm_up: Optional[dict] = None
     brief: bool = False
     once: bool = False
 
@@ -116,10 +118,14 @@ def direct(region):
     return region + ",direct=on"
 
 
-def dmio(spec=same, threads=None):
+NO_LOG = "log=none"
+NEW_LOG = "init=clean"          # copies of it are made beside the regions
+
+
+def dmio(spec=same, threads=None, log=NO_LOG):
     """spec: a function that makes a region's SPEC of its name."""
     def command(options, socket, regions):
-        return (nbdkit(socket, threads) + [options.plugin, "log=none"]
+        return (nbdkit(socket, threads) + [options.plugin, log]
                 + ["region=" + spec(region) for region in regions])
     return command
 
@@ -264,6 +270,24 @@ TMPFS = Group(
            for size in (4, 16, 64, 256, 1024)],
           figure="bandwidth", plot=BLOCK_SIZE_PLOT, brief=True)])
 
+
+def log(name, bound=None, on_disk=False):
+    """What the log costs when all of the volume is dirty: nothing is written
+    to it then.
+    """
+    volume = 256 * MiB
+    aim = None if bound is None else at_least(bound)
+    everything = {"rw": "write", "bs": MiB, "iodepth": 8, "io_size": volume}
+    return Group(
+        name, volume,
+        [Peer("with log", 2, dmio(log=NEW_LOG)),
+         Peer("without", 2, dmio())],
+        [random_4k("randwrite", depth, Comparison("with log", "without", aim),
+                   warm_up=everything)
+         for depth in (32, 1)],
+        on_disk)
+
+
 # Each write of each region goes to the same disk.
 DIRECT = Group(
     "direct", 128 * MiB,
@@ -344,7 +368,8 @@ def memory(name, spec=same, behind=None, on_disk=False):
 
 
 GROUPS = [
-    TMPFS, DIRECT, NBD, NBD_SLOW_WRITES, NBD_SLOW_READS, REGIONS,
+    TMPFS, log("log", 0.95), log("log-disk", on_disk=True), DIRECT, NBD,
+    NBD_SLOW_WRITES, NBD_SLOW_READS, REGIONS,
     memory("files"), memory("direct", direct, on_disk=True),
     memory("nbd", uri, file_server),
 ]

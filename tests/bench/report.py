@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 
-from servers import SERVER_TIMEOUT, Failure, private_directory
+from servers import SERVER_TIMEOUT, Failure, file_system, private_directory
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 WIDTH = 40                      # of the table's first column
@@ -23,6 +23,8 @@ UNITS = {
     "latency": "%.3f ms",
     "cost": "%.1f us",
     "peak": "%.0f MiB",
+    "seconds": "%.2f s",
+    "flushes": "%.1f",
 }
 
 
@@ -57,10 +59,6 @@ def cpu_model():
     return platform.machine()
 
 
-def file_system(directory):
-    return output("findmnt", "-n", "-o", "FSTYPE", "-T", directory)[0]
-
-
 def io_uring(options):
     for line in output("nbdkit", "--dump-plugin", options.plugin):
         if line.startswith("dmio_io_uring="):
@@ -77,7 +75,7 @@ def print_machine(options):
              output("fio", "--version")[0],
              output("valgrind", "--version")[0]))
     print("io_uring: %s" % io_uring(options))
-    print("files:    on %s, with O_DIRECT on %s"
+    print("files:    on %s, those on a disk on %s"
           % (file_system(options.dir), file_system(options.disk_dir)))
     print("run:      %d rounds of %g s for each figure; %d of %g s for plots"
           % (options.rounds, options.seconds, *options.brief))
@@ -108,13 +106,17 @@ class Table:
                       if name == load.name}
             name = " ".join(
                 filter(None, ["%s-%s" % (group.name, case.name), load.name]))
-            print(name)
-            for comparison in case.comparisons:
-                self.comparison(name, comparison, values, case.figure)
-            unit = UNITS[case.figure]
-            print("  " + ", ".join(
-                "%s %s" % (peer, unit % statistics.median(rounds))
-                for peer, rounds in values.items()), flush=True)
+            self.figures(name, case.figure, values, case.comparisons)
+
+    def figures(self, name, figure, values, comparisons):
+        """values: peer name -> one of each round."""
+        print(name)
+        for comparison in comparisons:
+            self.comparison(name, comparison, values, figure)
+        unit = UNITS[figure]
+        print("  " + ", ".join(
+            "%s %s" % (peer, unit % statistics.median(rounds))
+            for peer, rounds in values.items()), flush=True)
 
     def comparison(self, name, comparison, values, figure):
         rounds = values[comparison.peer]

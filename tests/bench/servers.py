@@ -118,32 +118,35 @@ def uri(socket):
     return "nbd+unix:///?socket=" + quote(socket)
 
 
-def serve(stack, name, command, directory, behind=()):
+def serve(stack, name, command, directory, behind=(), pause=0.05):
     """Start a server and wait until it answers.
 
     stack: the ExitStack that ends it.
     command: a function of its socket that gives its command line.
+    pause: seconds before it is asked again.
     """
     stem = os.path.join(directory, name.replace(" ", "-"))
     socket = stem + ".sock"
     if len(os.fsencode(socket)) > SUN_PATH_MAX:
         raise Failure("%s: path too long for a socket" % socket)
+    if os.path.exists(socket):
+        os.unlink(socket)       # of a server that has ended
     with open(stem + ".log", "wb") as log:
         process = stack.enter_context(
             child(command(socket), directory, stdout=log, stderr=log))
     server = Server(name, process, socket, stem + ".log", behind)
-    wait_until_served(server)
+    wait_until_served(server, pause)
     return server
 
 
-def wait_until_served(server):
+def wait_until_served(server, pause):
     deadline = time.monotonic() + SERVER_TIMEOUT
     while not os.path.exists(server.socket) or volume_size(server) is None:
         check_alive(server)
         if time.monotonic() > deadline:
             raise server_failure(server, "not ready after %d seconds"
                                  % SERVER_TIMEOUT)
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def volume_size(server):
@@ -195,6 +198,31 @@ def stop(server):
 
 
 # ---------------------------------------------------------------- files
+
+def check_space(directory, needed, what):
+    """There is space, also if it is made of memory."""
+    free = shutil.disk_usage(directory).free
+    if file_system(directory) == "tmpfs":
+        free = min(free, available_memory())
+    if free < needed:
+        raise Failure("%s: %s: %d MiB needed, %d MiB free"
+                      % (directory, what, needed // MiB, free // MiB))
+
+
+def file_system(directory):
+    run = subprocess.run(["findmnt", "-n", "-o", "FSTYPE", "-T", directory],
+                         stdin=subprocess.DEVNULL, capture_output=True,
+                         text=True, timeout=SERVER_TIMEOUT)
+    return (run.stdout.splitlines() or ["unknown"])[0]
+
+
+def available_memory():
+    with open("/proc/meminfo") as f:
+        for line in f:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    raise Failure("/proc/meminfo: no MemAvailable")
+
 
 def prepare(files, volume, directory):
     """Write each file in full, so that nothing measures allocation."""
