@@ -11,6 +11,8 @@ set -euo pipefail
 # The plugin: DMIO, or the one that was built in place.
 dmio=${DMIO:-$(dirname "$0")/../plugin/.libs/nbdkit-dmio-plugin.so}
 [[ $dmio != */* ]] || dmio=$(realpath "$dmio")
+# shellcheck disable=SC2034
+dmioctl=$(realpath -m "${DMIOCTL:-$(dirname "$0")/../plugin/dmioctl}")
 
 step () { printf '\n== %s\n' "$*"; }
 run () { printf '$ %s\n' "$*"; "$@"; }

@@ -23,7 +23,7 @@ done
 
 # $unixsocket and $file are for the shell that nbdkit starts.
 # shellcheck disable=SC2016
-nbdkit -U - "$dmio" region="$2" region="$3" log=none --run '
+nbdkit -U - "$dmio" region="$2" region="$3" init=clean --run '
   guestfish --format=raw -a "nbd://?socket=$unixsocket" <<EOF
 run
 part-disk /dev/sda mbr

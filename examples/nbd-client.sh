@@ -16,8 +16,12 @@ set -euo pipefail
 [ $# -eq 2 ] || { echo "usage: $0 A.IMG B.IMG" >&2; exit 2; }
 dmio=${DMIO:-$(dirname "$0")/../plugin/.libs/nbdkit-dmio-plugin.so}
 
+# The first time, the mirror has to be told that the files are alike.
+first=()
+[ -e "$1.dmlog" ] || first=(init=clean)
+
 dir=$(mktemp -d)
-nbdkit -f -U "$dir/socket" "$dmio" region="$1" region="$2" log=none &
+nbdkit -f -U "$dir/socket" "$dmio" region="$1" region="$2" "${first[@]}" &
 server=$!
 attached=
 cleanup ()

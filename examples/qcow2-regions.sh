@@ -23,7 +23,7 @@ for region in a b; do
     --format=qcow2 --discard=unmap $region.qcow2
   await nbdinfo --size "nbd+unix:///?socket=$region.sock"
 done
-serve nbdkit -f --exit-with-parent -U mirror.sock "$dmio" log=none \
+serve nbdkit -f --exit-with-parent -U mirror.sock "$dmio" log=mirror.dmlog init=clean \
   "nbd+unix:///?socket=a.sock" "nbd+unix:///?socket=b.sock"
 uri="nbd+unix:///?socket=mirror.sock"
 await nbdinfo --size "$uri"

@@ -25,6 +25,6 @@ done
 
 # $uri is set by nbdkit.
 # shellcheck disable=SC2016
-nbdkit -U - "$dmio" region="$2" region="$3" log=none --run '
+nbdkit -U - "$dmio" region="$2" region="$3" init=clean --run '
   qemu-img convert -p -n "$image" -O raw "$uri" &&
   qemu-img compare "$image" "$uri"'

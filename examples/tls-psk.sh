@@ -29,7 +29,7 @@ done
 step "The mirror has it, and wants the second from its clients"
 psk='tls-psk-file=regions.psk'
 serve nbdkit -f --exit-with-parent -U mirror.sock \
-  --tls=require --tls-psk=volume.psk "$dmio" log=none \
+  --tls=require --tls-psk=volume.psk "$dmio" log=mirror.dmlog init=clean \
   "nbds+unix://mirror@/?socket=a.sock&$psk" \
   "nbds+unix://mirror@/?socket=b.sock&$psk"
 uri="nbds+unix://client@/?socket=mirror.sock&tls-psk-file=volume.psk"
