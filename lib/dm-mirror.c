@@ -345,7 +345,7 @@ write_legs (struct dm_mirror *m, const struct dm_io_request *req,
     .op = req->op, .sector = sector, .count = count, .results = results,
   };
   unsigned int losses = count_losses (m);
-  unsigned long absent = 0, legs;
+  unsigned long absent = 0, legs = all_legs (m); /* without one to come */
   bool ok;
 
   if (m->log != NULL) {
@@ -354,7 +354,7 @@ write_legs (struct dm_mirror *m, const struct dm_io_request *req,
         dm_log_begin (m->log, sector, count, &absent) < 0)
       return false;
   }
-  legs = all_legs (m) & ~absent;
+  legs &= ~absent;
   failure.legs = mirror_run (m, req, legs, sector, count, results);
   ok = conclude (m, legs, &failure);
   if (m->log != NULL)

@@ -102,23 +102,27 @@ check_geometry (struct dm_mirror *m, unsigned int leg,
   return false;
 }
 
-/* True if a file is as it was when it was last served.  If nothing is dirty it
- * was not written since the stamp; else only an interval is known in which
- * it was.
+/* Is a file as it was when it was last served?  If nothing is dirty it was not
+ * written since the stamp; else only an interval is known in which it was, and a
+ * time in that is no proof.
  */
-static bool
-is_unchanged (struct dm_mirror *m, const struct dm_log_leg *known,
-              const struct bdev_stamp *now)
+static enum mirror_change
+compare (struct dm_mirror *m, const struct dm_log_leg *known,
+         const struct bdev_stamp *now)
 {
   const struct bdev_stamp *then = &known->stamp;
+  bool dirty = dm_log_is_dirty (m->log);
 
+  if (!then->valid || !now->valid)
+    return MIRROR_NOT_KNOWN;
   if (now->size != then->size)
-    return false;
+    return MIRROR_CHANGED;
   if (now->mtime == then->mtime)
-    return true;
-  if (known->state == DM_LOG_IN_SYNC && !dm_log_is_dirty (m->log))
-    return false;
-  return now->mtime > then->mtime && now->mtime <= known->until;
+    return dirty ? MIRROR_NOT_KNOWN : MIRROR_UNCHANGED;
+  if (known->state == DM_LOG_IN_SYNC && !dirty)
+    return MIRROR_CHANGED;
+  return now->mtime > then->mtime && now->mtime <= known->until ?
+    MIRROR_NOT_KNOWN : MIRROR_CHANGED;
 }
 
 bool
@@ -139,11 +143,7 @@ mirror_check_leg (struct dm_mirror *m, unsigned int leg,
           g_strerror (-r));
     return false;
   }
-  if (!known.stamp.valid || !stamp.valid)
-    *change = MIRROR_NOT_KNOWN;
-  else
-    *change = is_unchanged (m, &known, &stamp) ? MIRROR_UNCHANGED :
-      MIRROR_CHANGED;
+  *change = compare (m, &known, &stamp);
   return true;
 }
 

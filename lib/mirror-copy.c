@@ -143,21 +143,21 @@ log_unread (struct dm_mirror *m, unsigned int leg, sector_t sector,
   failure_log_add (m->failures, &failure);
 }
 
-/* Read into the buffer from a leg in sync, and if that fails from another.  One
+/* Read from one of LEGS that is in sync, and if that fails from another.  One
  * that is no longer in sync when it has been read may have lost what it had.
  * Returns which it was, or -1.
  */
 static int
-read_source (const struct piece *p, sector_t sector, sector_t count)
+read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
+             sector_t sector, sector_t count)
 {
-  struct dm_mirror *m = p->mirror;
-  unsigned long left = sources (m);
+  unsigned long left = sources (m) & legs;
   struct dm_io_result result;
   unsigned int leg;
 
   while (left != 0) {
     leg = choose_source (m, left);
-    if (mirror_read_leg (m, leg, p->buffer, sector, count, &result) != 0)
+    if (mirror_read_leg (m, leg, buffer, sector, count, &result) != 0)
       log_unread (m, leg, sector, count, result.error);
     else if (sources (m) & 1UL << leg)
       return leg;
@@ -170,7 +170,7 @@ static int
 copy_data (const struct piece *p, sector_t sector, sector_t count)
 {
   struct piece rest = *p;
-  int source = read_source (p, sector, count);
+  int source = read_source (p->mirror, -1UL, p->buffer, sector, count);
 
   if (source < 0)
     return -EIO;
@@ -437,18 +437,12 @@ static void
 rewrite (struct dm_mirror *m, unsigned int leg, void *buffer,
          sector_t sector, sector_t count)
 {
-  unsigned long others = sources (m) & ~(1UL << leg), source;
   struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
   struct mirror_failure failure = {
     .op = DM_IO_READ, .sector = sector, .count = count, .results = results,
   };
-  struct dm_io_result other;
 
-  if (others == 0)
-    return;
-  source = choose_source (m, others);
-  if (mirror_read_leg (m, source, buffer, sector, count, &other) != 0 ||
-      !(sources (m) & 1UL << source))
+  if (read_source (m, ~(1UL << leg), buffer, sector, count) < 0)
     return;
   write_targets (m, 1UL << leg, buffer, sector, count);
   if (!(mirror_in_sync (m) & 1UL << leg))

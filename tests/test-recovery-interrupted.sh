@@ -31,10 +31,11 @@ random_file b.img $size
 start_counted_remote b
 start init=sync a.img "${remote_uri[b]}"
 lacking=$size
+interrupted=0
 for n in $(seq $interruptions); do
   sleep 1.6
   nap 600
-  [ "$(state 1)" = recovering ]
+  [ "$(state 1)" = recovering ] || break        # a slow machine
   if [ $(( n % 2 )) -eq 0 ]; then
     kill_remote b
     restart_remote b
@@ -43,9 +44,10 @@ for n in $(seq $interruptions); do
   # The leg that is behind is named first now.
   start "${remote_uri[b]}" a.img
   left=$(status '.legs[] | select(.number == 1) | .out_of_sync')
-  [ "$left" -gt 0 ]
   [ "$left" -lt "$lacking" ]
+  [ "$left" -gt 0 ] || break
   lacking=$left
+  interrupted=$n
   offset=$(( $(random_below 159) * MiB ))
   bounded "$python" - "$uri" $offset <<'PYTHON'
 import sys
@@ -58,13 +60,14 @@ with open("a.img", "rb") as f:
     assert h.pread(1 << 20, offset) == f.read(1 << 20)
 PYTHON
 done
+[ $interrupted -ge 2 ]
 wait_in_sync
 stop_server
 kill_remote b
 same a.img b.img
 
-# At most a good second's work was done twice, each time.
+# At most what a good second copies was copied twice, each time.
 copied=$(bytes_of b Write)
 echo "copied $copied of $size"
 [ "$copied" -ge $size ]
-[ "$copied" -le $(( size + interruptions * rate * 13 / 10 )) ]
+[ "$copied" -le $(( size + interruptions * rate * 3 / 2 )) ]

@@ -195,7 +195,7 @@ static int
 run_test (void)
 {
   uint64_t fresh = (uint64_t) time (NULL) << 20 ^ (uint64_t) getpid () << 40;
-  unsigned int i;
+  int i;
 
   printf ("1..3\n");
   run_histories (1, FIXED);

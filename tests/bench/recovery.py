@@ -19,7 +19,8 @@ from cases import Aim, Comparison, KiB, Load, nbdkit
 from load import measure
 from report import progress
 from servers import (BLOCK, FILL, Failure, MiB, check_space, child,
-                     peak_memory, prepare, private_directory, serve, stop)
+                     peak_memory, prepare, private_directory, remove_logs,
+                     serve, stop)
 
 GiB = 1024 * MiB
 TiB = 1024 * GiB
@@ -28,13 +29,6 @@ RECOVERY_TIMEOUT = 600
 
 
 # -------------------------------------------------------------- mirrors
-
-def remove_logs(directory):
-    for name in FILES:
-        path = os.path.join(directory, name + ".dmlog")
-        if os.path.exists(path):
-            os.unlink(path)
-
 
 def control(directory):
     return os.path.join(directory, "control")
@@ -65,7 +59,7 @@ def wait_in_sync(options, directory):
 
 def recover(options, directory):
     """Seconds until a new mirror is in sync."""
-    remove_logs(directory)
+    remove_logs(FILES, directory)
     with ExitStack() as stack:
         begin = time.monotonic()
         server = start_mirror(stack, options, directory, "init=sync",
@@ -259,7 +253,7 @@ def is_recovering(options, directory):
 def disturb(options, load, directory):
     """Requests a second during a recovery, and after it."""
     seconds = options.full[1]
-    remove_logs(directory)
+    remove_logs(FILES, directory)
     with ExitStack() as stack:
         server = start_mirror(stack, options, directory, "init=sync")
         during = measure(server, load.fio, FULL, seconds, directory)

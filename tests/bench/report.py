@@ -24,7 +24,7 @@ UNITS = {
     "cost": "%.1f us",
     "peak": "%.0f MiB",
     "seconds": "%.2f s",
-    "flushes": "%.1f",
+    "flushes": "%.0f/s",
 }
 
 

@@ -234,6 +234,14 @@ def prepare(files, volume, directory):
             os.fsync(f.fileno())        # nor write-back
 
 
+def remove_logs(files, directory):
+    """So that a mirror of these files can begin anew."""
+    for name in files:
+        path = os.path.join(directory, name + ".dmlog")
+        if os.path.exists(path):
+            os.unlink(path)
+
+
 def changed_blocks(name, files, volume, directory):
     """How many blocks hold new data; fails if the files are not alike."""
     changed = 0
