@@ -188,7 +188,8 @@ extern unsigned int dm_mirror_num_legs (struct dm_mirror *mirror);
 extern int dm_mirror_find_leg (struct dm_mirror *mirror, const char *name);
 
 /* Use a leg no more until dm_mirror_add.  Returns 0, -EBUSY if it is the
- * last in sync, -EIO if that cannot be recorded.
+ * last in sync that can be reached, -ENODEV if it is missing, -EIO if that
+ * cannot be recorded.
  */
 extern int dm_mirror_fail (struct dm_mirror *mirror, unsigned int leg);
 

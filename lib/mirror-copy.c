@@ -82,31 +82,26 @@ write_targets (struct dm_mirror *m, unsigned long targets, const void *data,
                       __ATOMIC_RELAXED);
 }
 
-/* True if the leg says that all of it reads as zero. */
-static bool
-is_zero_on (struct dm_mirror *m, unsigned int leg, sector_t sector,
-            sector_t count)
+/* For how many sectors from here on the leg says that they read as zero. */
+static sector_t
+zero_run (struct dm_mirror *m, unsigned int leg, sector_t sector,
+          sector_t count)
 {
   const struct io_region *r = &m->legs[leg].region;
   uint64_t offset = (r->sector + sector) * DM_IO_SECTOR_SIZE;
-  uint64_t left = count * DM_IO_SECTOR_SIZE;
+  uint64_t length = count * DM_IO_SECTOR_SIZE, done = 0;
   struct bdev_extent extents[MAX_EXTENTS];
   int n, i;
 
-  while (left > 0) {
-    n = bdev_extents (r->bdev, offset, left, extents, MAX_EXTENTS);
-    if (n <= 0)
-      return false;
-    for (i = 0; i < n && left > 0; i++) {
-      uint64_t length = MIN (extents[i].length, left);
-
-      if (!extents[i].zero)
-        return false;
-      offset += length;
-      left -= length;
-    }
+  while (done < length) {
+    n = bdev_extents (r->bdev, offset + done, length - done, extents,
+                      MAX_EXTENTS);
+    for (i = 0; i < n && extents[i].zero; i++)
+      done += extents[i].length;
+    if (n <= 0 || i < n)
+      break;
   }
-  return true;
+  return MIN (done, length) / DM_IO_SECTOR_SIZE;
 }
 
 static void
@@ -116,7 +111,7 @@ zero_targets (const struct piece *p, sector_t sector, sector_t count)
   unsigned long targets = 0;
 
   FOR_EACH_LEG (i, p->targets & mirror_used (m))
-    if (!is_zero_on (m, i, sector, count))
+    if (zero_run (m, i, sector, count) < count)
       targets |= 1UL << i;
   write_targets (m, targets, NULL, sector, count);
 }
@@ -273,22 +268,26 @@ copy_locked (struct dm_mirror *m, const struct mirror_item *item,
   return r;
 }
 
-bool
-mirror_is_zero (struct dm_mirror *m, const struct mirror_item *item)
+uint64_t
+mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
 {
-  sector_t sector = item->first * dm_log_chunk (m->log);
-  sector_t count = MIN (item->end * dm_log_chunk (m->log), m->sectors) -
-    sector;
-  unsigned long legs = targets_of (m, item) |
-    1UL << choose_source (m, sources (m));
+  sector_t chunk = dm_log_chunk (m->log), sector = item->first * chunk;
+  sector_t all = MIN (item->end * chunk, m->sectors) - sector, zero = all;
+  unsigned int source = choose_source (m, sources (m));
+  unsigned long legs = targets_of (m, item) | 1UL << source;
   struct range_lock range;
-  bool zero = true;
 
-  range_lock (&m->ranges, &range, sector, count);
+  /* So that nobody is kept out only to find that there is data. */
+  if (zero_run (m, source, sector, MIN (chunk, all)) < MIN (chunk, all))
+    return item->first;
+  range_lock (&m->ranges, &range, sector, all);
   FOR_EACH_LEG (i, legs)
-    zero = zero && is_zero_on (m, i, sector, count);
+    if (zero > 0)
+      zero = zero_run (m, i, sector, zero);
+  if (!(sources (m) & 1UL << source))
+    zero = 0;                   /* it may have lost what it had */
   range_unlock (&m->ranges, &range);
-  return zero;
+  return zero == all ? item->end : item->first + zero / chunk;
 }
 
 int

@@ -216,7 +216,8 @@ dm_mirror_fail (struct dm_mirror *m, unsigned int leg)
   int r = 0;
 
   pthread_mutex_lock (&m->state_lock);
-  if (mirror_in_sync (m) == 1UL << leg)
+  if (mirror_in_sync (m) & 1UL << leg &&
+      (mirror_in_sync (m) & ~mirror_offline (m) & ~(1UL << leg)) == 0)
     r = -EBUSY;
   else if (m->legs[leg].state == DM_MIRROR_MISSING)
     r = -ENODEV;

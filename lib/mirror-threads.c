@@ -332,15 +332,17 @@ copy_in_steps (struct copier *c, const struct mirror_item *item)
   uint64_t most = MAX (MIRROR_PIECE / dm_log_chunk (m->log), 1);
   struct mirror_item step = *item;
 
-  /* Before anything is looked at: what is seen must be of this recovery. */
-  if (c->batch.n == 0)
-    begin_batch (c);
-  if (mirror_is_zero (m, item)) {
-    add_to_batch (c, item);
-    return;
-  }
   for (; step.first < item->end && !mirror_stopping (m);
        step.first = step.end) {
+    /* Before anything is looked at: what is seen must be of this recovery. */
+    if (c->batch.n == 0)
+      begin_batch (c);
+    step.end = item->end;
+    step.end = mirror_zero_end (m, &step);
+    if (step.end > step.first) {
+      add_to_batch (c, &step);
+      continue;
+    }
     step.end = MIN (step.first + most, item->end);
     copy_into_batch (c, &step);
   }

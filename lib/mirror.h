@@ -225,11 +225,11 @@ struct mirror_item {
   unsigned long lacking;        /* else to these */
 };
 
-/* True if all of it is zero on the source and the targets: a thin volume is
- * mostly this, and quickly done.
+/* The first chunk of the item that is not zero on the source and the targets,
+ * or its end: a thin volume is mostly zero, and quickly done.
  */
-extern bool mirror_is_zero (struct dm_mirror *m,
-                            const struct mirror_item *item);
+extern uint64_t mirror_zero_end (struct dm_mirror *m,
+                                 const struct mirror_item *item);
 
 /* Copy what the item says; not flushed yet.  0, also if a target has failed, as
  * its state says; or -EIO if something could not be read, or nobody is left

@@ -58,6 +58,7 @@ wait_in_sync 30
 
 # The server ends with requests waiting; they and the clients come to an end
 # before.  (A client that is killed instead may be the death of some nbdkits.)
+client "zero 0 8388608" flush
 start_crash_load -k -l -e -t 60
 stop_remote a b
 sleep 0.5
