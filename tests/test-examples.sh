@@ -16,7 +16,7 @@ requires unshare util-linux
 set -x
 
 export DMIO=$DMIO_PLUGIN DMIO_TIMEOUT=120
-DMIOCTL=$(realpath ../plugin/dmioctl)
+DMIOCTL=$(realpath "$builddir/../plugin/dmioctl")
 export DMIOCTL
 mkdir temporary
 
