@@ -333,7 +333,8 @@ conclude (struct dm_mirror *m, unsigned long legs,
   failure->others = legs & ~failure->legs;
   if (failure->legs != 0 && mirror_failed (m, failure) < 0)
     return false;
-  return has_quorum (m, failure->others);
+  /* What a leg has done whose device has failed since may be lost. */
+  return has_quorum (m, failure->others & ~mirror_offline (m));
 }
 
 /* Called with the range locked. */

@@ -638,20 +638,44 @@ knows_no_more (const struct log_find *find, const struct log_super *super)
     find->supers[0] == LOG_BLANK || find->supers[1] == LOG_BLANK;
 }
 
-/* Copies in use keep their numbers, so these come first. */
+/* Who keeps its number comes first: copies in use, then others of this log, which
+ * a newer superblock than theirs may know by it.
+ */
+static unsigned int
+rank_of (const struct dm_log *log, const struct log_find *find)
+{
+  if (find->current && find->labelled)
+    return 0;
+  return find->labelled &&
+    memcmp (find->label_uuid, log->uuid, LOG_UUID) == 0 ? 1 : 2;
+}
+
+static bool
+is_free (const struct dm_log *log, unsigned int number)
+{
+  unsigned int i;
+
+  for (i = 0; i < log->num_copies; i++)
+    if (log->copies[i].number == number)
+      return false;
+  return true;
+}
+
 static void
 add_copies (struct finds *f, struct dm_log *log)
 {
   uint64_t found = 0;
   struct log_copy *c;
   unsigned int i, pass;
+  bool keep;
 
-  for (pass = 0; pass < 2; pass++)
+  for (pass = 0; pass < 3; pass++)
     for (i = 0; i < f->n; i++) {
-      if ((f->find[i].current && f->find[i].labelled) != (pass == 0))
+      if (rank_of (log, &f->find[i]) != pass)
         continue;
+      keep = pass < 2 && is_free (log, f->find[i].number);
       c = log_new_copy (log, &f->copies[i]);
-      if (pass == 0)
+      if (keep)
         c->number = f->find[i].number;
       if (c->too_small)
         warn_too_small (f, log, &f->find[i]);

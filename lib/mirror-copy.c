@@ -345,11 +345,6 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
     return -ENOMEM;
   do {
     legs = mirror_in_sync (m);
-    if (COUNT (legs) == 1) {    /* nothing is better than this one */
-      mirror_flush_legs (m, legs);
-      r = 0;
-      break;
-    }
     r = mirror_keep_lease (m);
     if (r == 0)
       r = mirror_copy_item (m, item, buffer, false);

@@ -249,8 +249,7 @@ end_batch (struct copier *c)
   if (c->batch.n == 0)
     return;
   /* A leg that could not be flushed is no longer recovering. */
-  flushed = mirror_flush_legs (m, written_legs (c)) == 0 ||
-    COUNT (mirror_in_sync (m)) == 1;
+  flushed = mirror_flush_legs (m, written_legs (c)) == 0;
   /* Nor may one that was dropped be the source of reconciling next time. */
   flushed = flushed && dm_log_drop (m->log, 0) == 0;
   pthread_mutex_lock (&m->state_lock);

@@ -247,6 +247,8 @@ add_new_leg (void)
   dev->leg = dm_mirror_num_legs (mirror);
   legs[i] = dev;
   sim_add_leg (dev);
+  if (dm_mirror_find_leg (mirror, dev->name) < 0)
+    dev->leg = -1;              /* another may get the number */
 }
 
 static void
