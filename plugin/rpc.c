@@ -90,26 +90,27 @@ unref_connection (void *arg)
 static void
 close_connection (struct connection *c)
 {
-  if (c->source == NULL)
+  g_autoptr (GSource) source = g_steal_pointer (&c->source);
+
+  if (source == NULL)
     return;
   c->rpc->open = g_list_remove (c->rpc->open, c);
   shutdown (c->fd, SHUT_RDWR);
-  g_source_destroy (c->source);
-  g_clear_pointer (&c->source, g_source_unref);
+  g_source_destroy (source);    /* which may have had the last reference */
 }
 
 static void
 watch (struct connection *c, GIOCondition condition)
 {
-  if (c->source != NULL) {
-    g_source_destroy (c->source);
-    g_source_unref (c->source);
-  }
+  g_autoptr (GSource) before = g_steal_pointer (&c->source);
+
   c->watched = condition;
   c->source = g_unix_fd_source_new (c->fd, condition);
   g_source_set_callback (c->source, G_SOURCE_FUNC (on_ready),
                          g_rc_box_acquire (c), unref_connection);
   g_source_attach (c->source, g_main_context_get_thread_default ());
+  if (before != NULL)
+    g_source_destroy (before);
 }
 
 static bool
