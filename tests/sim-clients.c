@@ -280,6 +280,7 @@ check_repaired (const struct sim_fiber *fiber)
   sim_record_read (&record, true, SIM_ALL_COPIES);
   for (i = 0; i < MAX_NOTES; i++)
     if (notes[i].fiber == fiber && sim_in_sync (&record, notes[i].dev) &&
+        !notes[i].dev->leaving &&
         notes[i].dev->flags[notes[i].sector] & SIM_BAD)
       sim_fail ("R1: sector %u of leg %u could not be read, was not "
                 "rewritten, and the leg is in sync",

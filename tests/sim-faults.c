@@ -261,7 +261,9 @@ fail_leg (void)
   sim_trace ("user: fail leg %u", dev->number);
   dev->faulty = true;
   sim_update_losses ();
+  dev->leaving = true;
   dm_mirror_fail (mirror, dev->leg);
+  dev->leaving = false;
   sim_pause ();
   if (sim_chance (&sim_plan, 60) && dev->present) {
     sim_trace ("user: add leg %u again", dev->number);

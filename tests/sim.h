@@ -195,6 +195,7 @@ struct sim_device {
   unsigned int write_back;      /* percent: a write is soon stable */
   uint64_t slow_until;
   bool faulty;                  /* something was wrong in this phase */
+  bool leaving;                 /* the user is about to fail it */
   bool lost;                    /* its cache, and the mirror goes on with it */
   unsigned int losses;          /* how often */
 };
