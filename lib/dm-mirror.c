@@ -402,7 +402,7 @@ dm_mirror_flush (struct dm_mirror *m, struct dm_io_result *results)
   if (m->log == NULL)
     return ok;
   /* A leg that another thread is just dropping has not been flushed. */
-  ok = ok && dm_log_drop (m->log, 0) == 0 && losses == count_losses (m);
+  ok = ok && mirror_settle (m) == 0 && losses == count_losses (m);
   return !__atomic_exchange_n (&m->lost, false, __ATOMIC_ACQUIRE) && ok;
 }
 

@@ -353,7 +353,7 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
   } while (r < 0 && mirror_in_sync (m) != legs);
   /* A leg that was dropped meanwhile must not be the source next time. */
   if (r == 0)
-    r = dm_log_drop (m->log, 0);
+    r = mirror_settle (m);
   if (r == 0)
     dm_log_reconciled (m->log, item->first, item->end);
   return r;

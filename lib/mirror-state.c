@@ -198,6 +198,15 @@ mirror_failed (struct dm_mirror *m, const struct mirror_failure *f)
   return r;
 }
 
+/* Who takes a leg out of the sets holds the lock until the log knows. */
+int
+mirror_settle (struct dm_mirror *m)
+{
+  pthread_mutex_lock (&m->state_lock);
+  pthread_mutex_unlock (&m->state_lock);
+  return dm_log_drop (m->log, 0);
+}
+
 void
 mirror_failed_flush (struct dm_mirror *m, unsigned int leg, int error)
 {

@@ -251,7 +251,7 @@ end_batch (struct copier *c)
   /* A leg that could not be flushed is no longer recovering. */
   flushed = mirror_flush_legs (m, written_legs (c)) == 0;
   /* Nor may one that was dropped be the source of reconciling next time. */
-  flushed = flushed && dm_log_drop (m->log, 0) == 0;
+  flushed = flushed && mirror_settle (m) == 0;
   pthread_mutex_lock (&m->state_lock);
   for (i = 0; i < c->batch.n; i++)
     record_item (c, &c->batch.items[i], flushed);

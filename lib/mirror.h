@@ -174,6 +174,9 @@ struct mirror_failure {
 extern int mirror_failed (struct dm_mirror *m,
                           const struct mirror_failure *failure);
 
+/* Wait until all legs that have left the sets are recorded.  0 or -EIO. */
+extern int mirror_settle (struct dm_mirror *m);
+
 /* The same, of a flush of one leg. */
 extern void mirror_failed_flush (struct dm_mirror *m, unsigned int leg,
                                  int error);
