@@ -3,7 +3,7 @@
 # Copyright the dmio authors
 # SPDX-License-Identifier: BSD-3-Clause
 
-# From a bare Debian 12 to a mirror that is seen working: installs what is
+# From a bare Debian 12 or 13 to a mirror that is seen working: installs what is
 # missing, builds in place, serves a mirror over two files, copies a
 # disk image into it and out again, and lets a region fail.
 

@@ -36,7 +36,9 @@ for machine in north south west; do
   ip -n $machine address add 10.0.$n.2/24 dev cable
   ip -n $machine link set cable up
   truncate -s 64M $machine.img
-  serve ip netns exec $machine nbdkit -f --exit-with-parent file $machine.img
+  # With more threads Debian 12's nbdkit may abort when a connection is cut.
+  serve ip netns exec $machine nbdkit -f --exit-with-parent -t 1 \
+    file $machine.img
   await nbdinfo --size nbd://10.0.$n.2
 done
 

@@ -10,11 +10,11 @@
  * block_size, in memory aligned to mem_align, and goes beside those of
  * other devices through io_uring.
  *
- * Threads: system calls on one descriptor need no lock.  open_files_lock
- * owns the list of open devices, which is there to refuse one that is
- * open already; it is held while a file is opened, so that of two
- * threads that open the same file one is refused.  No other lock is
- * taken under it but those of bdev_init.
+ * A device has a descriptor of its own, also if it is one of several that are
+ * open on the same file: so the kernel tells each of them what it could not
+ * write back.
+ *
+ * Threads: system calls on one descriptor need no lock.
  */
 
 #include <config.h>
@@ -24,12 +24,13 @@
 #include <inttypes.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <pthread.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -41,6 +42,7 @@
 #include "direct.h"
 #include "file-lock.h"
 #include "known-data.h"
+#include "open-file.h"
 #include "ring.h"
 
 /* What can be a region. */
@@ -49,21 +51,16 @@ enum kind { NOTHING, REGULAR_FILE, BLOCK_DEVICE, MEMORY_DEVICE };
 struct file_bdev {
   struct block_device common;
   int fd;
-  int claim;                    /* of a block device: open with O_EXCL */
+  struct open_file *file;       /* NULL: a memory device, or BDEV_NO_LOCK */
   bool direct;                  /* open with O_DIRECT */
-  dev_t dev;                    /* identity: of block devices rdev and 0 */
-  ino_t ino;
+  dev_t rdev;                   /* of a block device */
   /* atomic: the file was found shorter than it was when opened.  What is
    * beyond the new end has been lost, so it is not used any more, also
    * if it grows again.
    */
   bool shrunk;
   struct known_data known;
-  struct file_bdev *next;       /* owned by open_files_lock */
 };
-
-static pthread_mutex_t open_files_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct file_bdev *open_files;
 
 /*----------------------------------------------------------------------
  * Operations
@@ -218,7 +215,15 @@ file_flush (struct block_device *bdev)
   return r < 0 ? r : device_flush (bdev);
 }
 
-/* A flush, of the times of the file too. */
+static uint64_t
+nsec_of (struct timespec time)
+{
+  return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
+}
+
+/* A flush, of the times of the file too.  They say nothing of this device if
+ * others use the file.
+ */
 static int
 file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
 {
@@ -230,9 +235,24 @@ file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
     return r;
   if (fsync (f->fd) == -1 || fstat (f->fd, &st) == -1)
     return -errno;
+  stamp->valid =
+    __atomic_load_n (&f->file->users, __ATOMIC_RELAXED) == 1;
   stamp->size = st.st_size;
-  stamp->mtime = st.st_mtim.tv_sec * NSEC_PER_SEC + st.st_mtim.tv_nsec;
+  stamp->mtime = nsec_of (st.st_mtim);
   return 0;
+}
+
+/* The time of the inode shows it even if the time of modification was put back, as
+ * a restored copy has it.  A clock that was set back shows nothing.
+ */
+static bool
+file_touched (struct block_device *bdev, uint64_t date)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  struct stat st;
+
+  return fstat (f->fd, &st) == -1 || nsec_of (st.st_mtim) > date ||
+    nsec_of (st.st_ctim) > date || clock_date () < date;
 }
 
 /* What was lost at the end of a file that was truncated stays lost. */
@@ -256,46 +276,63 @@ supported (int r)
   }
 }
 
-/* For what drops a part of the page cache: of a block device that is
- * claimed, the kernel lets only the claim do that.
- */
 static int
-claiming_fd (const struct file_bdev *f)
+punch_hole (int fd, uint64_t offset, uint64_t length)
 {
-  return f->claim != -1 ? f->claim : f->fd;
+  return supported (fallocate (fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                               offset, length));
 }
 
+/* What drops a part of the page cache of a block device that is claimed, the
+ * kernel lets only the claim do.
+ */
 static int
 device_punch (struct block_device *bdev, uint64_t offset, uint64_t length)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
 
-  return supported (fallocate (claiming_fd (f),
-                               FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                               offset, length));
+  return punch_hole (f->file->fd, offset, length);
 }
 
-/* Punching behind the end of the file changes nothing but its times.  Its
- * mtime is set back, if this process may do that: it shows whether the data
- * was changed.
+/* File systems of Linux that can, whatever their mount options are. */
+static bool
+is_known_to_punch (int fd)
+{
+  struct statfs fs;
+
+  if (fstatfs (fd, &fs) == -1)
+    return false;
+  switch ((unsigned long) fs.f_type) {
+  case BTRFS_SUPER_MAGIC: case EXT4_SUPER_MAGIC: case F2FS_SUPER_MAGIC:
+  case TMPFS_MAGIC: case XFS_SUPER_MAGIC:
+    return true;
+  default:
+    return false;
+  }
+}
+
+/* Punching behind the end of the file changes nothing but its times.  Its mtime is
+ * set back, as it shows whether the data was changed.  Only the owner may do that;
+ * for others the kind of the file system has to do.
  */
 static bool
 file_try_punch (struct block_device *bdev)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
   off_t behind = bdev->size - bdev->size % DM_IO_PAGE_SIZE + DM_IO_PAGE_SIZE;
+  struct timespec times[] = { { .tv_nsec = UTIME_OMIT }, { 0 } };
   struct stat st;
   bool can;
 
   if (fstat (f->fd, &st) == -1)
     return false;
+  times[1] = st.st_mtim;
+  if (futimens (f->fd, times) == -1)
+    return is_known_to_punch (f->fd);
   can = fallocate (f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                    behind, DM_IO_PAGE_SIZE) == 0;
-  if (can) {
-    const struct timespec times[] = { { .tv_nsec = UTIME_OMIT }, st.st_mtim };
-
+  if (can)
     futimens (f->fd, times);
-  }
   return can;
 }
 
@@ -304,7 +341,7 @@ device_try_punch (struct block_device *bdev)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
 
-  return direct_queue_attribute (f->dev, "write_zeroes_max_bytes") > 0;
+  return direct_queue_attribute (f->rdev, "write_zeroes_max_bytes") > 0;
 }
 
 static int
@@ -315,7 +352,7 @@ file_punch (struct block_device *bdev, uint64_t offset, uint64_t length)
 
   if (r < 0)
     return r;
-  r = device_punch (bdev, offset, length);
+  r = punch_hole (f->fd, offset, length);
   known_data_forget (&f->known, offset, length);
   return r;
 }
@@ -341,7 +378,7 @@ device_zero (struct block_device *bdev, uint64_t offset, uint64_t length)
   struct file_bdev *f = (struct file_bdev *) bdev;
   uint64_t range[2] = { offset, length };
 
-  return supported (ioctl (claiming_fd (f), BLKZEROOUT, range));
+  return supported (ioctl (f->file->fd, BLKZEROOUT, range));
 }
 
 /* Extents begin and end with sectors: one that is partly data is data. */
@@ -433,34 +470,17 @@ cannot (struct block_device *bdev, uint64_t offset, uint64_t length)
   return -EOPNOTSUPP;
 }
 
-static void
-close_fds (struct file_bdev *f)
-{
-  if (f->fd != -1)
-    close (f->fd);
-  if (f->claim != -1)
-    close (f->claim);
-}
-
 /* The kernel may keep an open file that was used with a ring for longer than
- * its descriptor, see ring.c.  What keeps out others goes now: the lock, and
- * the claim, which has a file of its own that no ring sees.
+ * its descriptor, see ring.c.  What keeps out others goes now.
  */
 static void
 file_close (struct block_device *bdev)
 {
-  struct file_bdev *f = (struct file_bdev *) bdev, **p;
+  struct file_bdev *f = (struct file_bdev *) bdev;
 
-  pthread_mutex_lock (&open_files_lock);
-  for (p = &open_files; *p != NULL; p = &(*p)->next)
-    if (*p == f) {
-      *p = f->next;
-      break;
-    }
-  pthread_mutex_unlock (&open_files_lock);
-
-  file_unlock (f->fd);
-  close_fds (f);
+  if (f->file != NULL)
+    open_file_put (f->file);
+  close (f->fd);
   if (f->direct)
     ring_settle ();
   known_data_fini (&f->known);
@@ -478,7 +498,7 @@ direct_rest (struct block_device *bdev)
 #define FILE_OPS                                                        \
   .readv = file_readv, .writev = file_writev, .flush = file_flush,      \
   .try_punch = file_try_punch, .punch = file_punch, .zero = file_zero,  \
-  .revive = file_revive, .stamp = file_stamp,                           \
+  .revive = file_revive, .stamp = file_stamp, .touched = file_touched,  \
   .extents = file_extents, .close = file_close
 
 #define DEVICE_OPS                                                      \
@@ -527,127 +547,38 @@ kind_of (const struct stat *st)
   return NOTHING;
 }
 
-static const char *
-hint_for (int err)
-{
-  switch (err) {
-  case ENOENT: return "; create it first, for example with truncate(1)";
-  case EBUSY: return "; it, or a part of it, is mounted or open elsewhere";
-  case EACCES: return "; the user of this process needs access to it";
-  default: return "";
-  }
-}
-
-/* The open device that is the same file, or NULL. */
-static const struct file_bdev *
-find_open (dev_t dev, ino_t ino)
-{
-  const struct file_bdev *f;
-
-  for (f = open_files; f != NULL; f = f->next)
-    if (f->dev == dev && f->ino == ino)
-      return f;
-  return NULL;
-}
-
-/* Find out what the path is; sets the identity of F. */
+/* Find out what the path is. */
 static enum kind
-identify (struct file_bdev *f, const char *path, char **error)
+identify (const char *path, struct stat *st, char **error)
 {
-  const struct file_bdev *same;
-  struct stat st;
   enum kind kind;
 
-  if (stat (path, &st) == -1) {
-    bdev_open_failed (errno, error, "%s: %s%s", path, strerror (errno),
-                      hint_for (errno));
+  if (stat (path, st) == -1) {
+    open_file_failed (path, error);
     return NOTHING;
   }
-  kind = kind_of (&st);
-  if (kind == NOTHING) {
-    bdev_open_failed (S_ISDIR (st.st_mode) ? EISDIR : EINVAL, error,
+  kind = kind_of (st);
+  if (kind == NOTHING)
+    bdev_open_failed (S_ISDIR (st->st_mode) ? EISDIR : EINVAL, error,
                       "%s: is %s; a region must be a regular file or a block "
-                      "device", path,
-                      S_ISDIR (st.st_mode) ? "a directory" : "a special file");
-    return NOTHING;
-  }
-
-  f->dev = kind == BLOCK_DEVICE ? st.st_rdev : st.st_dev;
-  f->ino = kind == BLOCK_DEVICE ? 0 : st.st_ino;
-  same = kind == MEMORY_DEVICE ? NULL : find_open (f->dev, f->ino);
-  if (same != NULL) {
-    bdev_open_failed (EBUSY, error, "%s: is the same file as %s, which is "
-                      "already open; name each file once", path,
-                      same->common.name);
-    return NOTHING;
-  }
+                      "device", path, S_ISDIR (st->st_mode) ?
+                      "a directory" : "a special file");
   return kind;
 }
 
-static void
-no_direct (const char *path, char **error)
-{
-  bdev_open_failed (EOPNOTSUPP, error, "%s: direct I/O (O_DIRECT) is not "
-                    "possible there; use buffered I/O (direct=off)", path);
-}
-
-/* Open it for writing if that is wanted and possible. */
+/* Sets f->fd and f->direct. */
 static int
-open_for (const char *path, int oflags, unsigned int flags, bool *read_only)
+open_fd (struct file_bdev *f, const char *path, const struct stat *st,
+         unsigned int flags, bool *read_only, char **error)
 {
-  int fd = -1;
-
-  if (!(flags & DM_BDEV_READ_ONLY)) {
-    fd = open (path, oflags | O_RDWR);
-    if (fd == -1 && errno != EACCES && errno != EPERM && errno != EROFS)
-      return -1;
-  }
-  *read_only = fd == -1;
-  return fd != -1 ? fd : open (path, oflags | O_RDONLY);
-}
-
-/* Sets the descriptors, of which one may be open if it fails, and
- * f->direct.
- */
-static int
-open_file (struct file_bdev *f, const char *path, enum kind kind,
-           unsigned int flags, bool *read_only, char **error)
-{
-  const int oflags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-  bool failed;
-
-  f->direct = flags & DM_BDEV_DIRECT ||
-    (kind == BLOCK_DEVICE && !(flags & DM_BDEV_BUFFERED));
-  if (kind == MEMORY_DEVICE && f->direct) {
-    no_direct (path, error);
+  f->direct = f->file != NULL ? f->file->direct : flags & DM_BDEV_DIRECT;
+  if (f->file == NULL && f->direct) {
+    open_file_no_direct (path, error);
     return -1;
   }
-  if (kind == BLOCK_DEVICE)
-    f->claim = open_for (path, oflags | O_EXCL, flags, read_only);
-  failed = kind == BLOCK_DEVICE && f->claim == -1;
-  if (!failed) {
-    f->fd = open_for (path, oflags | (f->direct ? O_DIRECT : 0), flags,
-                      read_only);
-    failed = f->fd == -1;
-  }
-  if (failed && f->direct && errno == EINVAL)
-    no_direct (path, error);
-  else if (failed)
-    bdev_open_failed (errno, error, "%s: %s%s", path, strerror (errno),
-                      hint_for (errno));
-  return failed ? -1 : 0;
-}
-
-/* True if what was opened is what identify saw. */
-static bool
-is_same (const struct file_bdev *f, int fd, enum kind kind)
-{
-  struct stat st;
-
-  if (fstat (fd, &st) == -1 || kind_of (&st) != kind)
-    return false;
-  return kind == BLOCK_DEVICE ? st.st_rdev == f->dev :
-    st.st_dev == f->dev && st.st_ino == f->ino;
+  f->fd = open_file_open (path, st, f->direct ? O_DIRECT : 0, flags,
+                          read_only, error);
+  return f->fd == -1 ? -1 : 0;
 }
 
 /* Sets what the common part says about alignment.  O_NONBLOCK is of use
@@ -660,7 +591,7 @@ set_up_direct (struct file_bdev *f, const char *path, char **error)
   struct direct_alignment align;
 
   if (!direct_find_alignment (f->fd, &align)) {
-    no_direct (path, error);
+    open_file_no_direct (path, error);
     return -1;
   }
   if (fcntl (f->fd, F_SETFL, O_DIRECT) == -1) {
@@ -673,69 +604,75 @@ set_up_direct (struct file_bdev *f, const char *path, char **error)
   return 0;
 }
 
-/* Called with open_files_lock held. */
-static struct block_device *
-open_locked (struct file_bdev *f, const char *path, unsigned int flags,
-             char **error)
+static int
+find_size (struct file_bdev *f, const char *path, enum kind kind, off_t *size,
+           char **error)
 {
-  enum kind kind;
-  bool read_only;
-  off_t size = INT64_MAX - INT64_MAX % DM_IO_SECTOR_SIZE;
+  *size = kind == MEMORY_DEVICE ?
+    INT64_MAX - INT64_MAX % DM_IO_SECTOR_SIZE : lseek (f->fd, 0, SEEK_END);
+  if (*size != -1)
+    return 0;
+  bdev_open_failed (errno, error, "%s: its size is unknown: %s", path,
+                    strerror (errno));
+  return -1;
+}
+
+/* The file is open; sets the rest of F. */
+static int
+set_up (struct file_bdev *f, const char *path, enum kind kind,
+        bool read_only, char **error)
+{
+  off_t size;
   int r;
 
-  f->fd = f->claim = -1;
-  kind = identify (f, path, error);
-  if (kind == NOTHING)
-    return NULL;
-  if (open_file (f, path, kind, flags, &read_only, error) == -1)
-    goto err;
-
-  if (!is_same (f, f->fd, kind) ||
-      (kind == BLOCK_DEVICE && !is_same (f, f->claim, kind))) {
-    bdev_open_failed (EBUSY, error, "%s: was replaced while it was being "
-                      "opened", path);
-    goto err;
-  }
-  if (kind != MEMORY_DEVICE) {
-    if (file_lock (f->fd, path, read_only, error) == -1)
-      goto err;
-    size = lseek (f->fd, 0, SEEK_END);
-    if (size == -1) {
-      bdev_open_failed (errno, error, "%s: its size is unknown: %s", path,
-                        strerror (errno));
-      goto err;
-    }
-  }
-
+  if (find_size (f, path, kind, &size, error) == -1)
+    return -1;
   r = bdev_init (&f->common,
                  f->direct ? &direct_ops[kind] : &buffered_ops[kind],
                  path, size);
   if (r < 0) {
     bdev_open_failed (-r, error, "%s: %s", path, strerror (-r));
-    goto err;
+    return -1;
   }
   if (f->direct && set_up_direct (f, path, error) == -1) {
     r = errno;
     bdev_fini (&f->common);
     errno = r;
-    goto err;
+    return -1;
   }
+  f->common.file = f->file;
   f->common.read_only = read_only;
   f->common.endless = kind == MEMORY_DEVICE;
+  f->common.in_use = kind != MEMORY_DEVICE && f->file == NULL &&
+    file_is_written (f->fd);
   f->common.fua_by_flush = true;
   if (!read_only && kind != MEMORY_DEVICE)
     f->common.can_punch = NOT_TRIED;
   if (kind == BLOCK_DEVICE)
-    f->common.rotational = direct_queue_attribute (f->dev, "rotational") != 0;
-  f->next = open_files;
-  open_files = f;
-  return &f->common;
+    f->common.rotational =
+      direct_queue_attribute (f->rdev, "rotational") != 0;
+  return 0;
+}
 
- err:
-  r = errno;
-  close_fds (f);
-  errno = r;
-  return NULL;
+static int
+open_device (struct file_bdev *f, const char *path, unsigned int flags,
+             char **error)
+{
+  struct stat st;
+  enum kind kind = identify (path, &st, error);
+  bool read_only;
+
+  if (kind == NOTHING)
+    return -1;
+  f->rdev = st.st_rdev;
+  if (kind != MEMORY_DEVICE && !(flags & BDEV_NO_LOCK)) {
+    f->file = open_file_get (path, &st, flags, error);
+    if (f->file == NULL)
+      return -1;
+  }
+  if (open_fd (f, path, &st, flags, &read_only, error) == -1)
+    return -1;
+  return set_up (f, path, kind, read_only, error);
 }
 
 struct block_device *
@@ -743,18 +680,19 @@ file_bdev_open (const char *path, const struct dm_bdev_options *options,
                 char **error)
 {
   struct file_bdev *f = g_new0 (struct file_bdev, 1);
-  struct block_device *bdev;
-  int saved;
+  int err;
 
+  f->fd = -1;
   known_data_init (&f->known);
-  pthread_mutex_lock (&open_files_lock);
-  bdev = open_locked (f, path, options->flags, error);
-  saved = errno;
-  pthread_mutex_unlock (&open_files_lock);
-  if (bdev == NULL) {
-    known_data_fini (&f->known);
-    g_free (f);
-    errno = saved;
-  }
-  return bdev;
+  if (open_device (f, path, options->flags, error) == 0)
+    return &f->common;
+  err = errno;
+  if (f->fd != -1)
+    close (f->fd);
+  if (f->file != NULL)
+    open_file_put (f->file);
+  known_data_fini (&f->known);
+  g_free (f);
+  errno = err;
+  return NULL;
 }

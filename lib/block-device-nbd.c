@@ -114,7 +114,8 @@ wait_for_events (struct nbd_bdev *nbd)
     if (fds[i].revents != 0 &&
         !nbd_notify (nbd->connections.nbd[i], &fds[i])) {
       nbd_set_broken (nbd, nbd_get_errno ());
-      nbd->why = g_strdup (nbd_get_error ());
+      if (nbd->why == NULL)     /* the server may have said it */
+        nbd->why = g_strdup (nbd_get_error ());
     }
 }
 
@@ -124,7 +125,7 @@ owner_thread (void *arg)
   struct nbd_bdev *nbd = arg;
 
   pthread_mutex_lock (&nbd->lock);
-  while (!nbd->stop) {
+  while (!nbd->stop || nbd->probing) {
     if (nbd->broken)
       nbd_give_up_broken (nbd);
     nbd_end_commands (nbd);
@@ -347,25 +348,6 @@ new_nbd (char *uri, unsigned int timeout)
   return nbd;
 }
 
-/* Returns 0, or an errno and a message. */
-static int
-connect_first (struct nbd_bdev *nbd, char **error)
-{
-  struct nbd_attempt *attempt = nbd->wake_fd == -1 ? NULL :
-    nbd_attempt_begin (nbd->uri, nbd->timeout, nbd->wake_fd);
-  int err;
-
-  if (attempt == NULL) {
-    err = errno;
-    *error = g_strdup (strerror (err));
-    return err;
-  }
-  nbd_attempt_wait (attempt);
-  err = nbd_attempt_end (attempt, &nbd->connections, error);
-  nbd->export = nbd->connections.export;
-  return err;
-}
-
 /* Make a device of the connections.  Returns 0 or a negative errno. */
 static int
 init_common (struct nbd_bdev *nbd, const char *name, unsigned int flags)
@@ -387,9 +369,31 @@ init_common (struct nbd_bdev *nbd, const char *name, unsigned int flags)
   return 0;
 }
 
+/* Returns 0, or an errno and a message. */
+static int
+begin_to_connect (struct nbd_bdev *nbd, const char *name, char **error)
+{
+  int err;
+
+  if (!add_open (nbd)) {
+    bdev_open_failed (EBUSY, error, "%s: is open already; name each export "
+                      "once", name);
+    return EBUSY;
+  }
+  if (nbd->wake_fd != -1)
+    nbd->attempt = nbd_attempt_begin (nbd->uri, nbd->timeout, nbd->wake_fd);
+  if (nbd->attempt != NULL)
+    return 0;
+  err = errno;
+  bdev_open_failed (err, error, "%s: cannot connect: %s", name,
+                    strerror (err));
+  remove_open (nbd);
+  return err;
+}
+
 struct block_device *
-nbd_bdev_open (const char *name, const struct dm_bdev_options *options,
-               char **error)
+nbd_bdev_begin (const char *name, const struct dm_bdev_options *options,
+                char **error)
 {
   unsigned int timeout =
     options->timeout != 0 ? options->timeout : DM_BDEV_TIMEOUT;
@@ -409,25 +413,61 @@ nbd_bdev_open (const char *name, const struct dm_bdev_options *options,
     bdev_open_failed (EINVAL, error, "%s: %s", name, message);
     return NULL;
   }
-
   nbd = new_nbd (uri, timeout);
-  if (!add_open (nbd)) {
-    bdev_open_failed (EBUSY, error, "%s: is open already; name each export "
-                      "once", name);
-    free_nbd (nbd);
-    errno = EBUSY;
-    return NULL;
-  }
-  err = connect_first (nbd, &message);
-  if (err == 0) {
-    err = -init_common (nbd, name, options->flags);
-    if (err == 0)
-      return &nbd->common;
-    message = g_strdup (strerror (err));
-  }
+  err = begin_to_connect (nbd, name, error);
+  if (err == 0)
+    return &nbd->common;
+  free_nbd (nbd);
+  errno = err;
+  return NULL;
+}
+
+/* Returns 0, or an errno and a message. */
+static int
+take_first_attempt (struct nbd_bdev *nbd, char **error)
+{
+  int err = nbd_attempt_end (nbd->attempt, &nbd->connections, error);
+
+  nbd->attempt = NULL;
+  nbd->export = nbd->connections.export;
+  return err;
+}
+
+static void
+drop (struct nbd_bdev *nbd)
+{
   nbd_connections_close (&nbd->connections);
   remove_open (nbd);
   free_nbd (nbd);
+}
+
+struct block_device *
+nbd_bdev_end (struct block_device *bdev, const char *name,
+              const struct dm_bdev_options *options, char **error)
+{
+  struct nbd_bdev *nbd = (struct nbd_bdev *) bdev;
+  g_autofree char *message = NULL;
+  int err;
+
+  nbd_attempt_wait (nbd->attempt);
+  err = take_first_attempt (nbd, &message);
+  if (err == 0) {
+    err = -init_common (nbd, name, options->flags);
+    if (err == 0)
+      return bdev;
+    message = g_strdup (strerror (err));
+  }
+  drop (nbd);
   bdev_open_failed (err, error, "%s: cannot connect: %s", name, message);
   return NULL;
+}
+
+void
+nbd_bdev_cancel (struct block_device *bdev)
+{
+  struct nbd_bdev *nbd = (struct nbd_bdev *) bdev;
+  g_autofree char *message = NULL;
+
+  take_first_attempt (nbd, &message);
+  drop (nbd);
 }

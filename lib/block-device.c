@@ -96,26 +96,79 @@ valid_flags (unsigned int flags)
 {
   const unsigned int both = DM_BDEV_DIRECT | DM_BDEV_BUFFERED;
 
-  return (flags & ~(DM_BDEV_READ_ONLY | both)) == 0 && (flags & both) != both;
+  return (flags & ~(DM_BDEV_READ_ONLY | BDEV_NO_LOCK | BDEV_IN_PARTS |
+                    both)) == 0 && (flags & both) != both;
+}
+
+struct bdev_opening {
+  char *name;
+  struct dm_bdev_options options;
+  bool is_nbd;
+  struct block_device *bdev;    /* NULL: that failed, with */
+  int err;                      /* errno */
+  char *error;                  /* and a message, or NULL */
+};
+
+struct bdev_opening *
+bdev_open_begin (const char *name, const struct dm_bdev_options *options)
+{
+  struct bdev_opening *o = g_new0 (struct bdev_opening, 1);
+
+  o->name = g_strdup (name);
+  if (options != NULL)
+    o->options = *options;
+  o->is_nbd = is_uri (name);
+  if (!valid_flags (o->options.flags))
+    bdev_open_failed (EINVAL, &o->error, "%s: flags that are unknown or "
+                      "exclude each other: %#x", name, o->options.flags);
+  else if (o->is_nbd)
+    o->bdev = nbd_bdev_begin (name, &o->options, &o->error);
+  else
+    o->bdev = file_bdev_open (name, &o->options, &o->error);
+  o->err = errno;
+  return o;
+}
+
+static void
+free_opening (struct bdev_opening *o)
+{
+  free (o->error);
+  g_free (o->name);
+  g_free (o);
+}
+
+struct block_device *
+bdev_open_end (struct bdev_opening *o, char **error)
+{
+  struct block_device *bdev = o->bdev;
+  int err = o->err;
+
+  if (bdev != NULL && o->is_nbd) {
+    bdev = nbd_bdev_end (bdev, o->name, &o->options, &o->error);
+    err = errno;
+  }
+  if (error != NULL)
+    *error = g_steal_pointer (&o->error);
+  free_opening (o);
+  errno = err;
+  return bdev;
+}
+
+void
+bdev_open_cancel (struct bdev_opening *o)
+{
+  if (o->bdev != NULL && o->is_nbd)
+    nbd_bdev_cancel (o->bdev);
+  else
+    dm_bdev_close (o->bdev);
+  free_opening (o);
 }
 
 struct block_device *
 dm_bdev_open (const char *name, const struct dm_bdev_options *options,
               char **error)
 {
-  static const struct dm_bdev_options defaults;
-
-  if (error != NULL)
-    *error = NULL;
-  if (options == NULL)
-    options = &defaults;
-  if (!valid_flags (options->flags)) {
-    bdev_open_failed (EINVAL, error, "%s: flags that are unknown or exclude "
-                      "each other: %#x", name, options->flags);
-    return NULL;
-  }
-  return is_uri (name) ? nbd_bdev_open (name, options, error) :
-    file_bdev_open (name, options, error);
+  return bdev_open_end (bdev_open_begin (name, options), error);
 }
 
 void
@@ -169,40 +222,6 @@ bdev_extents (struct block_device *bdev, uint64_t offset, uint64_t length,
     return bdev->ops->extents (bdev, offset, length, extents, max);
   *extents = (struct bdev_extent) { .length = length };
   return 1;
-}
-
-int
-bdev_round_extents (struct bdev_extent *extents, int n, uint64_t block_size)
-{
-  /* What the beginning of a block is like, before the current extent. */
-  struct bdev_extent begun = { .hole = true, .zero = true };
-  uint64_t at = 0, end = 0;
-  int i, rounded = 0;
-
-  for (i = 0; i < n; i++) {
-    struct bdev_extent e = extents[i];
-    uint64_t odd;
-
-    end += e.length;
-    e.hole = e.hole && begun.hole;
-    e.zero = e.zero && begun.zero;
-    if (end <= at)              /* it was all in a block of data */
-      continue;
-    e.length = end - at;
-    odd = e.length % block_size;
-    if (odd > 0 && !e.hole && !e.zero) {
-      e.length += block_size - odd;
-      odd = 0;
-    }
-    e.length -= odd;
-    begun = odd > 0 ? e : (struct bdev_extent) { .hole = true, .zero = true };
-    at += e.length;
-    if (e.length > 0)
-      extents[rounded++] = e;
-  }
-  if (rounded == 0)             /* less than a block */
-    extents[rounded++] = (struct bdev_extent) { .length = block_size };
-  return rounded;
 }
 
 int
@@ -317,8 +336,15 @@ bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
   lead_flush (bdev, stamp);
   r = flush_result (f, mine);
   pthread_mutex_unlock (&f->lock);
-  stamp->valid = r == 0;
+  if (r < 0)
+    stamp->valid = false;
   return r;
+}
+
+bool
+bdev_touched (struct block_device *bdev, uint64_t date)
+{
+  return bdev->ops->touched != NULL && bdev->ops->touched (bdev, date);
 }
 
 /* With FUA if the device does that by itself. */

@@ -26,10 +26,11 @@
 
 struct bdev_io;
 struct io_uring_sqe;
+struct open_file;
 
 /* What shows that others have changed a device. */
 struct bdev_stamp {
-  bool valid;                   /* there is such a thing */
+  bool valid;                   /* it shows that */
   uint64_t size;                /* bytes */
   uint64_t mtime;               /* nsec since 1970 */
 };
@@ -87,6 +88,8 @@ struct bdev_ops {
   void (*rest) (struct block_device *bdev);
   int (*revive) (struct block_device *bdev);
   int (*stamp) (struct block_device *bdev, struct bdev_stamp *stamp);
+  /* Optional.  See bdev_touched. */
+  bool (*touched) (struct block_device *bdev, uint64_t date);
 
   /* Optional.  What is from offset on, in up to max extents, of which the
    * last may be cut; at most length bytes.  Returns how many, at least 1.
@@ -118,10 +121,12 @@ struct bdev_flush {
 struct block_device {
   const struct bdev_ops *ops;
   char *name;
+  const struct open_file *file; /* NULL, or that of which it is a part */
   uint64_t size;                /* bytes; a partial last sector is unused */
   bool read_only;
   bool rotational;
   bool endless;                 /* size is only the largest possible */
+  bool in_use;                  /* BDEV_NO_LOCK: others may be writing to it */
   bool always_waits;            /* no transfer is a mere copy in memory */
   bool fua_by_flush;            /* write, then flush */
   unsigned int block_size;      /* dm_bdev_block_size */
@@ -214,6 +219,11 @@ extern int bdev_revive (struct block_device *bdev);
  */
 extern int bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp);
 
+/* True if the device shows that it has been changed since that date (clock_date).
+ * Does not wait.
+ */
+extern bool bdev_touched (struct block_device *bdev, uint64_t date);
+
 /* Begin with it; io->done says when it has ended. */
 extern void bdev_start (struct bdev_io *io);
 
@@ -240,15 +250,44 @@ extern bool bdev_can_punch (struct block_device *bdev);
  */
 extern struct mempool bdev_bounce_pages;
 
-/* The two kinds of dm_bdev_open, and how they say what went wrong: set
- * *ERROR, if that is wanted, and errno.
+/* Flags of dm_bdev_open for this library's and the plugin's own use.
+ *
+ * NO_LOCK, with DM_BDEV_READ_ONLY: look at a file although others write to it,
+ * and without keeping others out.
+ *
+ * IN_PARTS: the same file or block device can be opened again, with this flag,
+ * for another part of it.  Then the first to open it has decided whether
+ * transfers are direct.  Such devices have the same file; that the parts do not
+ * overlap is up to the caller.
+ */
+#define BDEV_NO_LOCK (1U << 31)
+#define BDEV_IN_PARTS (1U << 30)
+
+/* dm_bdev_open in two steps, so that one can wait for several NBD servers at
+ * once.  Each begin needs an end, which returns what dm_bdev_open does, or a
+ * cancel, which does not wait.
+ */
+struct bdev_opening;
+extern struct bdev_opening *
+bdev_open_begin (const char *name, const struct dm_bdev_options *options);
+extern struct block_device *bdev_open_end (struct bdev_opening *opening,
+                                           char **error);
+extern void bdev_open_cancel (struct bdev_opening *opening);
+
+/* The two kinds of it, and how they say what went wrong: set *ERROR, if that
+ * is wanted, and errno.  A server is only begun to be connected to; its
+ * device can be used when end returns it, and is gone if that returns NULL.
  */
 extern struct block_device *
 file_bdev_open (const char *path, const struct dm_bdev_options *options,
                 char **error);
 extern struct block_device *
-nbd_bdev_open (const char *uri, const struct dm_bdev_options *options,
-               char **error);
+nbd_bdev_begin (const char *uri, const struct dm_bdev_options *options,
+                char **error);
+extern struct block_device *
+nbd_bdev_end (struct block_device *bdev, const char *uri,
+              const struct dm_bdev_options *options, char **error);
+extern void nbd_bdev_cancel (struct block_device *bdev);
 extern void bdev_open_failed (int err, char **error, const char *fmt, ...)
   __attribute__ ((__format__ (__printf__, 3, 4)));
 

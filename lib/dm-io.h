@@ -112,18 +112,23 @@ struct dm_bdev_options {
  * qemu, whose image locks it overlaps.  A file that is open read-only is
  * locked against writers only.  Block devices are also opened with O_EXCL,
  * so one that is mounted is refused.  Opening the same file or device
- * twice in one process is refused too.  Character devices, which hold
- * no data, are neither locked nor refused.
+ * twice in one process is refused too, also by another name, and so is a loop
+ * device beside its file, or a partition beside its disk, as far as they have
+ * bytes in common and the kernel says so.  Character devices, which hold no
+ * data, are neither locked nor refused.
  *
  * A NAME that begins with nbd://, nbds://, nbd+unix:// or nbds+unix:// is an
- * NBD URI as in the NBD project's doc/uri.md, with the queries
- * tls-certificates=DIRECTORY and tls-psk-file=FILE.  With nbds one of them is
- * needed, and certificates need a host name to be compared with: a
+ * NBD URI as in the NBD project's doc/uri.md, with the queries socket=PATH,
+ * tls-certificates=DIRECTORY and tls-psk-file=FILE; any other is refused, as
+ * some turn the verification of the server off.  With nbds one of the last two
+ * is needed, and certificates need a host name to be compared with: a
  * connection that is not authenticated is refused.  Relative paths in the
  * URI are those of the current directory now.  Nothing locks an export
  * against other clients of its server.
  *
- * When an NBD server does not answer in time or ends the connection, the
+ * An idle NBD server is asked once a second if it is there, by a block status
+ * command if it has that.  When a server does not answer in time, answers that
+ * it is shutting down (ESHUTDOWN), or ends the connection, the
  * requests in flight fail with ETIMEDOUT or ENOTCONN and so do new ones, until
  * the connection has been made again, in the background.  If changes
  * were in flight or had not been flushed then they may be lost, or may

@@ -38,11 +38,16 @@
 #include "clock.h"
 #include "log-private.h"
 
-/* For so long the legs may be written from when dm_log_begin had to say so;
- * and so much before its end that happens, as a write takes a while.
+/* The lease is so long, and renewed so much before its end: by dm_log_keep_lease,
+ * which is called every two seconds while something is dirty; or else by
+ * dm_log_begin, as a write takes a while.
  */
-#define LEASE (90 * NSEC_PER_SEC)
-#define LEASE_MARGIN (30 * NSEC_PER_SEC)
+#define LEASE (15 * NSEC_PER_SEC)
+#define LEASE_LEFT (8 * NSEC_PER_SEC)
+#define LEASE_MARGIN (4 * NSEC_PER_SEC)
+
+/* So long after a leg was dropped may what was sent to it before arrive. */
+#define LATE NSEC_PER_SEC
 
 /*----------------------------------------------------------------------
  * Bits.  The lock is held.
@@ -100,6 +105,12 @@ all_legs (const struct dm_log *log)
   return log->num_legs == LOG_MAX_LEGS ? ~0UL : (1UL << log->num_legs) - 1;
 }
 
+static bool
+is_dirty (const struct dm_log *log)
+{
+  return log_next_bit (log->dirty.wanted, 0, log->g.chunks) < log->g.chunks;
+}
+
 static void
 set_state (struct dm_log *log, unsigned int leg, enum dm_log_state state)
 {
@@ -123,7 +134,8 @@ log_recompute_lease (struct dm_log *log)
   log->latest_stamp = 0;
   for (; legs != 0; legs &= legs - 1) {
     leg = &log->legs[__builtin_ctzl (legs)];
-    log->lease = MIN (log->lease, leg->until);
+    /* A lease that has ended must not be thought of as durable. */
+    log->lease = MIN (log->lease, MIN (leg->until, leg->info.until));
     log->latest_stamp = MAX (log->latest_stamp, leg->stamp);
   }
 }
@@ -180,16 +192,40 @@ lease_is_wanted (const struct dm_log *log, uint64_t now)
 }
 
 int
-dm_log_extend (struct dm_log *log, uint64_t until)
+dm_log_keep_lease (struct dm_log *log)
 {
+  uint64_t now = clock_date ();
   int r = 0;
 
   pthread_mutex_lock (&log->lock);
-  extend (log, until);
-  if (log->lease < until)
+  if (log->dead)
+    r = -EIO;
+  else if (log->lease < now + LEASE_LEFT) {
+    extend (log, now + LEASE);
     r = log_commit (log, false);
+  }
   pthread_mutex_unlock (&log->lock);
   return r;
+}
+
+/* Nothing is dirty, and the stamps of the legs in sync are what they are like: so
+ * any change is somebody else's, until a lease is wanted again.
+ */
+static void
+end_lease (struct dm_log *log)
+{
+  unsigned long legs = all_legs (log) & ~log->absent;
+  struct log_leg *leg;
+
+  for (; legs != 0; legs &= legs - 1) {
+    leg = &log->legs[__builtin_ctzl (legs)];
+    if (leg->info.state != DM_LOG_IN_SYNC || !leg->info.stamp.valid ||
+        leg->info.until == 0)
+      continue;
+    leg->info.until = leg->until = 0;
+    log->super_wanted++;
+  }
+  log_recompute_lease (log);
 }
 
 /*----------------------------------------------------------------------
@@ -291,18 +327,15 @@ dm_log_end (struct dm_log *log, sector_t sector, sector_t count)
 }
 
 /* Locked. */
-static bool
-is_dirty (const struct dm_log *log)
-{
-  return log_next_bit (log->dirty.wanted, 0, log->g.chunks) < log->g.chunks;
-}
-
-/* Locked. */
 static void
 drop_leg (struct dm_log *log, unsigned int leg)
 {
   struct log_super_leg *info = &log->legs[leg].info;
 
+  if (!(log->absent & 1UL << leg) && info->until > clock_date () + LATE) {
+    info->until = clock_date () + LATE;
+    log->super_wanted++;
+  }
   log->absent |= 1UL << leg;
   set_dirty_lacking (log, leg);
   if (info->state != DM_LOG_IN_SYNC)
@@ -390,6 +423,8 @@ dm_log_clean_end (struct dm_log *log)
     clear_word (log, &log->dirty, i, bits);
     n += __builtin_popcountll (bits);
   }
+  if (!is_dirty (log))
+    end_lease (log);
   if (n > 0)
     r = log_commit (log, true);
   pthread_mutex_unlock (&log->lock);
@@ -419,6 +454,8 @@ dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps)
   pthread_mutex_lock (&log->lock);
   for (legs = all_legs (log) & ~log->absent; legs != 0; legs &= legs - 1)
     set_stamp (log, __builtin_ctzl (legs), &stamps[__builtin_ctzl (legs)]);
+  if (!is_dirty (log))
+    end_lease (log);
   if (log->super_wanted != log->super_durable)
     r = log_commit (log, false);
   pthread_mutex_unlock (&log->lock);
@@ -668,7 +705,10 @@ dm_log_set_failed (struct dm_log *log, unsigned int leg, bool failed)
  * Start, and copies that come back
  */
 
-/* Locked.  Copies that could be in use and are not. */
+/* Locked.  Copies that could be in use and are not.  If none is in use, only
+ * the last that were: the others know less than these, and if they came into use
+ * these would not hear of it.
+ */
 static unsigned long
 unused_copies (const struct dm_log *log)
 {
@@ -676,9 +716,10 @@ unused_copies (const struct dm_log *log)
   unsigned int i;
 
   for (i = 0; i < log->num_copies; i++)
-    if (!(log->current & 1UL << i) && !log->copies[i].too_small)
+    if (!(log->current & 1UL << i) && !log->copies[i].too_small &&
+        !log->copies[i].region.bdev->read_only)
       copies |= 1UL << i;
-  return copies;
+  return log->dead ? copies & log->last : copies;
 }
 
 /* Locked. */
@@ -690,15 +731,38 @@ set_absent (struct dm_log *log, unsigned long absent, unsigned long lost)
     set_all_lacking (log, __builtin_ctzl (lost));
 }
 
+void
+dm_log_distrust (struct dm_log *log, unsigned long legs)
+{
+  struct log_super_leg *info;
+
+  pthread_mutex_lock (&log->lock);
+  for (legs &= all_legs (log); legs != 0; legs &= legs - 1) {
+    info = &log->legs[__builtin_ctzl (legs)].info;
+    if (!info->stamp.valid)
+      set_all_lacking (log, __builtin_ctzl (legs));
+    info->until = 0;            /* no time is an excuse for being written */
+    log->super_wanted++;
+  }
+  pthread_mutex_unlock (&log->lock);
+}
+
 int
 dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
 {
   unsigned long copies;
   int r;
 
+  log_write_where (log, &log->writer, log->current);
   pthread_mutex_lock (&log->lock);
   set_absent (log, absent, lost);
   copies = unused_copies (log);
+  /* One that could not be read may be in use, says the superblock.  Before it
+   * is overwritten the others have to say otherwise, durably: were the power cut
+   * in between, the next start would miss it.
+   */
+  if (copies != 0 && log->copy_missing && log_commit (log, false) < 0)
+    copies = 0;
   if (copies != 0)
     log_bring_in (log, copies, LOG_LABEL_USED);
   r = log_commit (log, true);

@@ -38,7 +38,7 @@ struct dm_log;
 #define DM_LOG_DEFAULT_MIN_CHUNK 2048   /* 1 MiB */
 #define DM_LOG_MAX_CHUNK (UINT64_C (1) << 31) /* 1 TiB */
 
-/* How long the id of a leg can be, in bytes. */
+/* How long the id of a leg, or the place of a copy, can be, in bytes. */
 #define DM_LOG_MAX_ID 3800
 
 /* What the log remembers of a leg's state. */
@@ -60,16 +60,22 @@ struct dm_log_leg {
   uint64_t until;               /* nsec since 1970 */
 };
 
-/* A copy of the log.  The region must have dm_log_copy_sectors. */
+/* A copy of the log.  The region must have dm_log_copy_sectors.  Its place is
+ * recorded in all copies that have dm_log_new_copy_sectors, so that they can say
+ * where others are; nothing else depends on it.
+ */
 struct dm_log_copy {
   struct io_region region;
   const char *name;             /* in messages; copied */
+  const char *place;            /* absolute; copied; NULL: not known */
 };
 
 /* The chunk size (sectors, a power of two) if nothing else is said. */
 extern sector_t dm_log_default_chunk (sector_t volume);
 /* How large a copy has to be, in sectors; for any number of legs. */
 extern sector_t dm_log_copy_sectors (sector_t volume, sector_t chunk);
+/* ... and how large it is best made: with room for the places of copies. */
+extern sector_t dm_log_new_copy_sectors (sector_t volume, sector_t chunk);
 
 /* A log for a new mirror, on copies whose contents are overwritten; all of them
  * can be written, or it fails.  Durable when it returns.  An OUT_OF_SYNC leg
@@ -98,6 +104,11 @@ extern struct dm_log *dm_log_load (unsigned int num_copies,
 extern void dm_log_add_copy (struct dm_log *log,
                              const struct dm_log_copy *copy);
 
+/* Before dm_log_start: others may have written these legs, which are absent.
+ * They lack every chunk, unless they have a stamp that will tell.
+ */
+extern void dm_log_distrust (struct dm_log *log, unsigned long legs);
+
 /* Writes are about to begin.  These legs are absent; of them, those in LOST
  * may lack every chunk, the others what is dirty and what the log says
  * already.  All copies are brought up to date, and durable when it returns;
@@ -122,13 +133,23 @@ extern void dm_log_get_leg (struct dm_log *log, unsigned int leg,
 /* True if any chunk is dirty. */
 extern bool dm_log_is_dirty (struct dm_log *log);
 
-/* True if a copy that was in use was not among those that were loaded, or not
- * valid: it may have known more, if these had failed.
+/* Copies that were in use and were not among those that were loaded, or not
+ * valid: they may have known more, if these had failed.  Their places, or
+ * numbers, for a message, to be freed with g_free; NULL if there are none.
  */
-extern bool dm_log_copy_missing (const struct dm_log *log);
+extern char *dm_log_missing_copies (const struct dm_log *log);
 
 /* The number of copies in use, and of all. */
 extern unsigned int dm_log_copies (struct dm_log *log, unsigned int *all);
+
+/* One of all these.  PLACE is the log's own string, or NULL. */
+struct dm_log_copy_status {
+  unsigned int number;          /* that it has in the log */
+  const char *place;
+  bool in_use;
+};
+extern void dm_log_get_copy (struct dm_log *log, unsigned int i,
+                             struct dm_log_copy_status *status);
 
 /*----------------------------------------------------------------------
  * Writes
@@ -170,11 +191,13 @@ extern int dm_log_clean_end (struct dm_log *log);
  */
 extern int dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps);
 
-/* The legs that are not absent may be written until then (nsec since 1970).
- * Done by dm_log_begin when it has to be, which costs a client time; better
- * done early.
+/* The lease: until when the legs that are not absent may be written, so that
+ * after a crash a later change is known to be somebody else's.  This renews it
+ * if it ends soon; dm_log_begin does when it has to, which costs a client time.  It
+ * ends when all is clean and the legs are stamped.  -EIO: no copy is left; then
+ * nothing may be written.
  */
-extern int dm_log_extend (struct dm_log *log, uint64_t until);
+extern int dm_log_keep_lease (struct dm_log *log);
 
 /*----------------------------------------------------------------------
  * After a crash (R2)

@@ -7,7 +7,7 @@
  *
  * A leg is in sync until it misses a write or a flush.  The set of legs
  * in sync never becomes empty: if a write fails on all of them one that can
- * be reached stays (W4).  Without a log the set only ever shrinks, and a
+ * be reached stays, and if none can be, all do until one is back (W4).  Without a log the set only ever shrinks, and a
  * request that fails on any leg has failed.  With one, see also
  * mirror-state.c and mirror-copy.c:
  *
@@ -36,8 +36,8 @@
  * Locks: reconciling first, then ranges, then state_lock, which owns changes of states and
  * of the sets in_sync and recovering; these are read without it.  It is held
  * while the log is written, so that changes of states have one order, also
- * on disk; but while a leg is written only for the fsync of bdev_stamp.  The locks of the log, the
- * work of the copiers and the failure log are leaves.
+ * on disk; but never while a leg is used: failing a leg does not wait for it.  The
+ * locks of the log, the work of the copiers and the failure log are leaves.
  */
 
 #include <config.h>
@@ -61,6 +61,13 @@ largest_block (unsigned int num_legs, const struct dm_mirror_leg *legs)
   return size;
 }
 
+void
+mirror_give (struct dm_mirror *m, unsigned int leg)
+{
+  m->legs[leg].given = true;
+  m->legs[leg].place = m->num_given++;
+}
+
 /* Without a log, all that are given are legs in sync. */
 static void
 take_legs (struct dm_mirror *m, unsigned int num_legs,
@@ -78,6 +85,7 @@ take_legs (struct dm_mirror *m, unsigned int num_legs,
     if (legs[i].write_mostly)
       m->write_mostly |= 1UL << i;
     failure_log_set_name (m->failures, i, legs[i].name);
+    mirror_give (m, i);
   }
   m->sectors -= m->sectors % (m->block_size / DM_IO_SECTOR_SIZE);
 }
@@ -210,6 +218,14 @@ mirror_offline (const struct dm_mirror *m)
   return offline;
 }
 
+/* What was sent to legs that are not used any more has reached them by now. */
+static void
+note_late (struct dm_mirror *m, unsigned long legs)
+{
+  FOR_EACH_LEG (i, legs & ~mirror_used (m))
+    __atomic_store_n (&m->legs[i].left, clock_date (), __ATOMIC_RELAXED);
+}
+
 unsigned long
 mirror_run (struct dm_mirror *m, const struct dm_io_request *req,
             unsigned long legs, sector_t sector, sector_t count,
@@ -228,6 +244,7 @@ mirror_run (struct dm_mirror *m, const struct dm_io_request *req,
   g_assert (n > 0);
   r = dm_io (&request, n, where, NULL);
   g_assert (r == 0 || r == -EIO);
+  note_late (m, legs);
 
   memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
   n = 0;
@@ -344,6 +361,7 @@ write_legs (struct dm_mirror *m, const struct dm_io_request *req,
 {
   struct mirror_failure failure = {
     .op = req->op, .sector = sector, .count = count, .results = results,
+    .fua = req->flags & DM_IO_FUA,
   };
   unsigned int losses = count_losses (m);
   unsigned long absent = 0, legs = all_legs (m); /* without one to come */
@@ -387,8 +405,27 @@ dm_mirror_write (struct dm_mirror *m, enum dm_io_op op, unsigned int flags,
   return ok;
 }
 
+void
+dm_mirror_client_init (struct dm_mirror *m, struct dm_mirror_client *client)
+{
+  client->told = __atomic_load_n (&m->losses_told, __ATOMIC_ACQUIRE);
+}
+
+/* True if there is a loss that the client has not been told of, which it is now. */
+static bool
+must_hear (struct dm_mirror *m, struct dm_mirror_client *client)
+{
+  unsigned int losses = count_losses (m);
+
+  if (__atomic_exchange_n (&client->told, losses, __ATOMIC_ACQ_REL) == losses)
+    return false;
+  __atomic_store_n (&m->losses_told, losses, __ATOMIC_RELEASE);
+  return true;
+}
+
 bool
-dm_mirror_flush (struct dm_mirror *m, struct dm_io_result *results)
+dm_mirror_flush (struct dm_mirror *m, struct dm_mirror_client *client,
+                 struct dm_io_result *results)
 {
   struct dm_io_request req = { .op = DM_IO_FLUSH };
   struct mirror_failure failure = { .op = DM_IO_FLUSH, .results = results };
@@ -403,12 +440,23 @@ dm_mirror_flush (struct dm_mirror *m, struct dm_io_result *results)
     return ok;
   /* A leg that another thread is just dropping has not been flushed. */
   ok = ok && mirror_settle (m) == 0 && losses == count_losses (m);
-  return !__atomic_exchange_n (&m->lost, false, __ATOMIC_ACQUIRE) && ok;
+  return !must_hear (m, client) && ok;
 }
 
 /*----------------------------------------------------------------------
  * Reading
  */
+
+unsigned int
+mirror_given_first (const struct dm_mirror *m, unsigned long legs)
+{
+  unsigned int first = FIRST (legs);
+
+  FOR_EACH_LEG (i, legs)
+    if (m->legs[i].place < m->legs[first].place)
+      first = i;
+  return first;
+}
 
 /* The leg of the set that is best read. */
 static unsigned int
@@ -419,7 +467,7 @@ choose_leg (struct dm_mirror *m, unsigned long legs, sector_t sector,
   legs = preferably_not (legs, __atomic_load_n (&m->write_mostly,
                                                 __ATOMIC_RELAXED));
   if (m->options.policy == DM_MIRROR_READ_FIRST || (legs & (legs - 1)) == 0)
-    return FIRST (legs);
+    return mirror_given_first (m, legs);
   return read_balance_choose (&m->balance, legs, sector, count);
 }
 
@@ -486,37 +534,72 @@ read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
   return false;
 }
 
-bool
-dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
-                sector_t count, struct dm_io_result *results)
+sector_t
+mirror_half (const struct dm_mirror *m, sector_t count)
 {
+  sector_t block = m->block_size / DM_IO_SECTOR_SIZE;
+
+  return count <= block ? 0 : (count / block + 1) / 2 * block;
+}
+
+static bool
+is_bad_sector (const struct dm_io_result *results, unsigned long legs)
+{
+  FOR_EACH_LEG (i, legs)
+    if (results[i].error == EIO)
+      return true;
+  return false;
+}
+
+/* Each leg may have a bad sector, and yet one of them what another lacks. */
+static bool
+read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
+            sector_t count, struct dm_io_result *results)
+{
+  sector_t half = mirror_half (m, count);
   unsigned long failed;
 
-  note_request (m);
-  memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
-  if (mirror_reconcile (m, sector, count) < 0)
-    return false;
-  range_wait (&m->ranges, sector, count);
   if (!read_any (m, data, sector, count, results, &failed))
-    return false;
+    return half > 0 && is_bad_sector (results, failed) &&
+      read_parts (m, data, sector, half, results) &&
+      read_parts (m, data + half * DM_IO_SECTOR_SIZE, sector + half,
+                  count - half, results);
   if (m->log != NULL)
     FOR_EACH_LEG (i, failed)
       mirror_repair (m, i, sector, count);
   return true;
 }
 
+bool
+dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
+                sector_t count, struct dm_io_result *results)
+{
+  note_request (m);
+  memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
+  if (mirror_reconcile (m, sector, count) < 0 &&
+      mirror_reconcile_part (m, sector, count) < 0)
+    return false;
+  range_wait (&m->ranges, sector, count);
+  return read_parts (m, data, sector, count, results);
+}
+
 int
 dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
                    struct bdev_extent *extents, int max)
 {
+  unsigned long left, tried = 0;
   struct io_region where;
-  unsigned long left;
+  sector_t alike;
   unsigned int leg;
   int r;
 
-  count = MIN (count, mirror_alike (m, sector, count));
-  if (count == 0)
-    return -EIO;
+  alike = mirror_alike (m, sector, count);
+  if (alike == 0) {
+    /* Some of it may be readable all the same. */
+    *extents = (struct bdev_extent) { .length = count * DM_IO_SECTOR_SIZE };
+    return 1;
+  }
+  count = MIN (count, alike);
   range_wait (&m->ranges, sector, count);
   left = mirror_in_sync (m);
   do {
@@ -524,7 +607,10 @@ dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
     where = on_leg (m, leg, sector, count);
     r = bdev_extents (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
                       where.count * DM_IO_SECTOR_SIZE, extents, max);
-    left &= ~(1UL << leg);
+    if (!(mirror_in_sync (m) & 1UL << leg))
+      r = -EIO;                 /* it may have lost something meanwhile */
+    tried |= 1UL << leg;
+    left = mirror_in_sync (m) & ~tried;
   } while (r < 0 && left != 0);
   return r < 0 ? r : bdev_round_extents (extents, r, m->block_size);
 }

@@ -48,7 +48,7 @@ struct dm_mirror_leg {
 /* Which of the legs that are fit to be read is. */
 enum dm_mirror_read {
   DM_MIRROR_READ_BALANCE,       /* see read-balance.h */
-  DM_MIRROR_READ_FIRST,
+  DM_MIRROR_READ_FIRST,         /* in the order of dm_mirror_new, then added */
 };
 
 /* Zero is what is used if nothing is said.
@@ -124,10 +124,22 @@ extern bool dm_mirror_write (struct dm_mirror *mirror, enum dm_io_op op,
                              sector_t sector, sector_t count,
                              struct dm_io_result *results);
 
+/* One who reads and writes, such as a connection.  The last leg in sync may lose
+ * what it was not told to flush; then the next flush of each client fails, once.  A
+ * new one also hears of a loss of which nobody has heard yet: it may be one of the
+ * others that has come back.
+ */
+struct dm_mirror_client {
+  unsigned int told;            /* atomic: the last loss that it knows of */
+};
+extern void dm_mirror_client_init (struct dm_mirror *mirror,
+                                   struct dm_mirror_client *client);
+
 /* Make durable what was written.  Without a log, a leg whose flush has failed
  * fails every flush after that.
  */
 extern bool dm_mirror_flush (struct dm_mirror *mirror,
+                             struct dm_mirror_client *client,
                              struct dm_io_result *results);
 
 /* The extents from a sector on, as bdev_extents, of a leg in sync, in whole
@@ -162,7 +174,7 @@ struct dm_mirror_leg_status {
   bool by_user;                 /* FAILED since the user wants it so */
   uint64_t out_of_sync;         /* bytes it lacks, in whole chunks */
   uint64_t to_copy;             /* RECOVERING: what it lacked at its start */
-  char *reason;                 /* NULL, or why it is not in sync */
+  char *reason;                 /* NULL, or why it is not in sync or not used */
 };
 
 struct dm_mirror_status {
@@ -171,6 +183,7 @@ struct dm_mirror_status {
   uint64_t to_reconcile;        /* bytes that may differ after a crash */
   uint64_t rate;                /* bytes per second copied, lately */
   unsigned int log_copies, log_copies_all; /* 0, 0: no log */
+  struct dm_log_copy_status copies[DM_IO_MAX_REGIONS]; /* all */
   const char *uuid;             /* of the log, or NULL */
   struct dm_mirror_leg_status legs[DM_IO_MAX_REGIONS];
 };
@@ -179,7 +192,9 @@ extern void dm_mirror_get_status (struct dm_mirror *mirror,
                                   struct dm_mirror_status *status);
 extern void dm_mirror_status_clear (struct dm_mirror_status *status);
 
-/* True if all legs are in sync and nothing is left to be reconciled. */
+/* True if all legs are in sync and can be reached, and nothing is left to be
+ * reconciled.
+ */
 extern bool dm_mirror_is_in_sync (struct dm_mirror *mirror);
 
 extern unsigned int dm_mirror_num_legs (struct dm_mirror *mirror);
@@ -194,7 +209,8 @@ extern int dm_mirror_find_leg (struct dm_mirror *mirror, const char *name);
 extern int dm_mirror_fail (struct dm_mirror *mirror, unsigned int leg);
 
 /* Use a leg again, or a new one, and recover it: what it lacks if the log
- * knows it, else all.  Its region is not used if the mirror has it open.
+ * knows it, else all.  Its region is not used if the mirror has it open.  One
+ * thread at a time for one leg.
  * Returns its number, or -1 with a message in *ERROR.
  */
 extern int dm_mirror_add (struct dm_mirror *mirror,

@@ -42,9 +42,11 @@ lock_byte (int fd, int cmd, short type, off_t byte)
   return 0;
 }
 
-/* Like a reader in qemu, which lets other readers in. */
+/* Like a reader in qemu, which lets other readers in.  CMD is F_OFD_SETLK, or
+ * F_OFD_GETLK to find out if that could be.
+ */
 static int
-lock_to_read (int fd)
+lock_to_read (int fd, int cmd)
 {
   static const off_t taken[] = {
     QEMU_READS, QEMU_UNSHARES_WRITES, QEMU_UNSHARES_RESIZES,
@@ -55,7 +57,7 @@ lock_to_read (int fd)
   size_t i;
 
   for (i = 0; i < G_N_ELEMENTS (taken); i++)
-    if (lock_byte (fd, F_OFD_SETLK, F_RDLCK, taken[i]) == -1)
+    if (lock_byte (fd, cmd, F_RDLCK, taken[i]) == -1)
       return -1;
   for (i = 0; i < G_N_ELEMENTS (free); i++)
     if (lock_byte (fd, F_OFD_GETLK, F_WRLCK, free[i]) == -1)
@@ -75,7 +77,7 @@ lock_to_write (int fd)
 int
 file_lock (int fd, const char *path, bool read_only, char **error)
 {
-  if ((read_only ? lock_to_read (fd) : lock_to_write (fd)) == 0)
+  if ((read_only ? lock_to_read (fd, F_OFD_SETLK) : lock_to_write (fd)) == 0)
     return 0;
   if (errno == EAGAIN || errno == EACCES)
     bdev_open_failed (EBUSY, error, "%s: is locked: another server serves it "
@@ -85,6 +87,12 @@ file_lock (int fd, const char *path, bool read_only, char **error)
     bdev_open_failed (errno, error, "%s: cannot be locked: %s; use a file "
                       "system with locks", path, strerror (errno));
   return -1;
+}
+
+bool
+file_is_written (int fd)
+{
+  return lock_to_read (fd, F_OFD_GETLK) == -1 && errno == EAGAIN;
 }
 
 void

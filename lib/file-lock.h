@@ -17,8 +17,11 @@
  */
 extern int file_lock (int fd, const char *path, bool read_only, char **error);
 
-/* To be called before close: another reference to the open file, such as the
- * kernel's own, would keep the lock.
+/* True if others write to it, as their locks say.  Takes no lock. */
+extern bool file_is_written (int fd);
+
+/* To be called before close: another reference to the open file, such as that
+ * of a process that was forked, would keep the lock.
  */
 extern void file_unlock (int fd);
 

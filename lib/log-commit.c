@@ -25,7 +25,11 @@
  * it from those that have seen everything if it comes back.  A copy that
  * comes in gets everything but the superblock first, then the others are
  * told that it is in use, then it gets the superblock: if it is the only
- * one to be found later, no other is newer without its being known.
+ * one to be found later, no other is newer without its being known.  So when
+ * all in use have failed only one of the last can be used again: any other
+ * would go on without their being told.
+ *
+ * Where the copies are is no part of commits, see log-where.c.
  */
 
 #include <config.h>
@@ -230,18 +234,26 @@ copy_numbers (struct dm_log *log, unsigned long copies)
   return numbers;
 }
 
-/* One that has been in use no longer is. */
+/* One that has been in use no longer is.  If all that had the epoch before this
+ * one have this one as well nobody has to be told from the others by that: one
+ * copy may fail and come back for ever, while another is away.
+ */
 static void
 new_epoch (struct dm_log *log)
 {
   struct log_super *super = &log->super;
 
-  memmove (super->history + 1, super->history,
-           sizeof super->history - sizeof super->history[0]);
+  if (super->num_history == 0 ||
+      (log->may_have_heard_last & ~log->heard) != 0) {
+    memmove (super->history + 1, super->history,
+             sizeof super->history - sizeof super->history[0]);
+    super->num_history = MIN (super->num_history + 1, LOG_HISTORY);
+  }
   super->history[0] = super->epoch;
-  super->num_history = MIN (super->num_history + 1, LOG_HISTORY);
   super->epoch = log_random ();
   super->generation++;
+  log->may_have_heard_last = log->may_have_heard;
+  log->heard = log->may_have_heard = 0;
 }
 
 static unsigned long
@@ -250,8 +262,10 @@ put_super (struct dm_log *log, unsigned long copies)
   unsigned long failed;
 
   log_encode_super (log->writer.buffer, &log->super, log->writer.checksum);
+  log->may_have_heard |= copy_numbers (log, copies);
   failed = copies_io (log, &log->writer, copies, DM_IO_WRITE, DM_IO_FUA,
                       LOG_SUPER_AT, 1);
+  log->heard |= copy_numbers (log, copies & ~failed);
   for (copies &= ~failed; copies != 0; copies &= copies - 1)
     log->copies[__builtin_ctzl (copies)].newest ^= 1;
   return failed;
@@ -271,7 +285,8 @@ mark_superseded (struct dm_log *log, unsigned long in_use)
 
 /* Write the superblock until all copies that are left have it: first those in
  * use, *COPIES, of which FAILED have failed, then those that are joining.
- * False if none is left.
+ * False if none is left of those in use: then nobody could tell them of the ones
+ * that join, and what they know would rule when they are found alone.
  */
 static bool
 write_super (struct dm_log *log, unsigned long *copies, unsigned long failed)
@@ -281,8 +296,9 @@ write_super (struct dm_log *log, unsigned long *copies, unsigned long failed)
 
   do {
     left &= ~failed;
-    if (left == 0)
+    if ((left & *copies) == 0)
       return false;
+    log->last = left & *copies;
     numbers = copy_numbers (log, left);
     if (log->copy_missing || (log->super.copies & ~numbers) != 0)
       new_epoch (log);
@@ -400,7 +416,8 @@ super_done (struct dm_log *log, uint64_t version)
 static bool
 commit_sets (struct dm_log *log, unsigned long *copies, uint64_t version)
 {
-  bool changed = version != log->super_durable || log->joining != 0;
+  bool changed = version != log->super_durable || log->joining != 0 ||
+    log->dead;
   unsigned long failed = 0;
   bool ok = true;
 
@@ -487,12 +504,15 @@ run_commit (struct dm_log *log)
   bool clears = log->clear_waiters > 0;
   uint64_t number = ++log->begun, drops = log->drops_wanted, version;
 
+  if (!log->dead)
+    log->last = copies;
   snapshot (log, clears, &version);
   if (!commit_sets (log, &copies, version)) {
     died (log);
     return;
   }
   log->dead = false;
+  log->last = copies;
   log->done = number;
   log->drops_durable = drops;
   if (!clears)
@@ -622,6 +642,7 @@ write_all (struct dm_log *log, const struct log_writer *writer,
   for (i = LOG_DIRTY_AT; i < n; i++)
     log_flag_block (blocks, i);
   failed = erase_copies (log, writer, copies, label);
+  log_write_where (log, writer, copies & ~failed);
   failed |= write_blocks (log, writer, copies & ~failed, blocks, AS_ON_DISK);
   pthread_mutex_lock (&log->lock);
   return failed;
@@ -638,9 +659,14 @@ join_copies (struct dm_log *log, const struct log_writer *writer,
   pthread_mutex_unlock (&log->lock);
   copies &= ~write_blocks (log, writer, copies, blocks, AS_ON_DISK);
   pthread_mutex_lock (&log->lock);
+  if (log->dead)                /* perhaps only since this began */
+    copies &= log->last;
   if (copies == 0)
     return 0;
-  log->joining = copies;
+  if (log->current != 0)
+    log->joining = copies;
+  else                          /* all of a new log, or some of the last */
+    log->current = copies;
   run_commit (log);
   return log->current & copies;
 }

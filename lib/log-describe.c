@@ -196,6 +196,7 @@ log_describe (const struct io_region *region, struct log_description *d,
     log_geometry_init (&r.g, r.find.super.volume, r.find.super.chunk);
     describe_super (&r);
     describe_blocks (&r);
+    log_read_where (&r.g, r.find.super.uuid, region, &r.writer, d->places);
   }
   log_writer_fini (&r.writer);
   g_ptr_array_add (r.invalid, NULL);
@@ -212,6 +213,8 @@ log_description_clear (struct log_description *d)
 
   for (i = 0; i < d->num_legs; i++)
     g_free (d->legs[i].id);
+  for (i = 0; i < G_N_ELEMENTS (d->places); i++)
+    g_free (d->places[i]);
   g_strfreev (d->invalid);
   memset (d, 0, sizeof *d);
 }

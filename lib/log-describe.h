@@ -30,6 +30,7 @@ struct log_description {
   uint64_t dirty;               /* chunks; all of those of invalid blocks */
   int copy;                     /* its number, or -1 if its label is invalid */
   uint64_t copies;              /* set of the numbers of those in use */
+  char *places[DM_IO_MAX_REGIONS]; /* of copies by number; NULL: not known */
   unsigned int num_legs;
   struct log_leg_description legs[DM_IO_MAX_REGIONS];
   char **invalid;               /* what is wrong, a line each; NULL at end */

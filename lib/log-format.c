@@ -50,17 +50,19 @@
 #define LEG_UNTIL 32
 #define LEG_FLAG_STAMP 1
 
-/* The label, and a leg's block. */
+/* The label, and a block with a string. */
 #define AT_LABEL_STATE 64
-#define AT_ID_LENGTH 64
-#define AT_ID 68
+#define AT_LENGTH 64
+#define AT_STRING 68
 
-static const unsigned char magic[8] = "DMIO LOG";
+#define MAGIC "DMIO LOG"
+#define MAGIC_SIZE (sizeof MAGIC - 1)  /* its NUL is not stored */
 
+G_STATIC_ASSERT (MAGIC_SIZE == AT_VERSION - AT_MAGIC);
 G_STATIC_ASSERT (AT_HISTORY + LOG_HISTORY * 8 == AT_LEGS);
 G_STATIC_ASSERT (AT_LEGS + LOG_MAX_LEGS * LEG_SIZE <= AT_CHECKSUM);
 G_STATIC_ASSERT (AT_DATA + LOG_BLOCK_WORDS * 8 == AT_CHECKSUM);
-G_STATIC_ASSERT (AT_ID + DM_LOG_MAX_ID <= AT_CHECKSUM);
+G_STATIC_ASSERT (AT_STRING + DM_LOG_MAX_ID <= AT_CHECKSUM);
 G_STATIC_ASSERT (AT_CHECKSUM + CHECKSUM_SIZE == LOG_BLOCK);
 
 /*----------------------------------------------------------------------
@@ -70,6 +72,7 @@ G_STATIC_ASSERT (AT_CHECKSUM + CHECKSUM_SIZE == LOG_BLOCK);
 bool
 log_geometry_init (struct log_geometry *g, sector_t volume, sector_t chunk)
 {
+  *g = (struct log_geometry) { 0 };
   if (volume == 0 || chunk < DM_LOG_MIN_CHUNK || chunk > DM_LOG_MAX_CHUNK ||
       (chunk & (chunk - 1)) != 0)
     return false;
@@ -168,7 +171,7 @@ begin_block (void *block, const unsigned char *uuid, uint64_t sequence,
              struct log_place place)
 {
   memset (block, 0, LOG_BLOCK);
-  memcpy (block, magic, sizeof magic);
+  memcpy (block, MAGIC, MAGIC_SIZE);
   put32 (block, AT_VERSION, LOG_VERSION);
   put32 (block, AT_TYPE, place.type);
   memcpy ((char *) block + AT_UUID, uuid, LOG_UUID);
@@ -186,7 +189,7 @@ end_block (void *block, GChecksum *checksum)
 bool
 log_has_magic (const void *block)
 {
-  return memcmp (block, magic, sizeof magic) == 0;
+  return memcmp (block, MAGIC, MAGIC_SIZE) == 0;
 }
 
 uint32_t
@@ -379,18 +382,43 @@ log_decode_label (const void *block, const unsigned char *uuid,
   return *copy < LOG_MAX_COPIES ? LOG_VALID : LOG_INVALID;
 }
 
+static void
+encode_string (void *block, const unsigned char *uuid, uint64_t sequence,
+               struct log_place place, const char *string,
+               GChecksum *checksum)
+{
+  size_t length = strlen (string);
+
+  g_assert (length <= DM_LOG_MAX_ID);
+  begin_block (block, uuid, sequence, place);
+  put32 (block, AT_LENGTH, length);
+  memcpy ((char *) block + AT_STRING, string, length);
+  end_block (block, checksum);
+}
+
+static char *
+decode_string (const void *block, const unsigned char *uuid,
+               struct log_place place, uint64_t *sequence,
+               GChecksum *checksum)
+{
+  uint32_t length;
+
+  if (check_place (block, uuid, place, checksum) != LOG_VALID)
+    return NULL;
+  length = get32 (block, AT_LENGTH);
+  if (length > DM_LOG_MAX_ID)
+    return NULL;
+  *sequence = get64 (block, AT_SEQUENCE);
+  return g_strndup ((const char *) block + AT_STRING, length);
+}
+
 void
 log_encode_leg (void *block, const unsigned char *uuid, uint64_t sequence,
                 unsigned int leg, const char *id, GChecksum *checksum)
 {
-  size_t length = strlen (id);
+  const struct log_place place = { LOG_LEG, leg, 0 };
 
-  g_assert (length <= DM_LOG_MAX_ID);
-  begin_block (block, uuid, sequence,
-               (struct log_place) { LOG_LEG, leg, 0 });
-  put32 (block, AT_ID_LENGTH, length);
-  memcpy ((char *) block + AT_ID, id, length);
-  end_block (block, checksum);
+  encode_string (block, uuid, sequence, place, id, checksum);
 }
 
 char *
@@ -398,15 +426,30 @@ log_decode_leg (const void *block, const unsigned char *uuid,
                 unsigned int leg, uint64_t *sequence, GChecksum *checksum)
 {
   const struct log_place place = { LOG_LEG, leg, 0 };
-  uint32_t length;
 
-  if (check_place (block, uuid, place, checksum) != LOG_VALID)
-    return NULL;
-  length = get32 (block, AT_ID_LENGTH);
-  if (length > DM_LOG_MAX_ID)
-    return NULL;
-  *sequence = get64 (block, AT_SEQUENCE);
-  return g_strndup ((const char *) block + AT_ID, length);
+  return decode_string (block, uuid, place, sequence, checksum);
+}
+
+void
+log_encode_where (void *block, const unsigned char *uuid, unsigned int copy,
+                  const char *where, GChecksum *checksum)
+{
+  const struct log_place place = { LOG_WHERE, copy, 0 };
+
+  encode_string (block, uuid, 0, place, where, checksum);
+}
+
+char *
+log_decode_where (const void *block, const unsigned char *uuid,
+                  unsigned int copy, GChecksum *checksum)
+{
+  const struct log_place place = { LOG_WHERE, copy, 0 };
+  uint64_t sequence;
+  char *where = decode_string (block, uuid, place, &sequence, checksum);
+
+  if (where != NULL && where[0] == '\0')
+    g_clear_pointer (&where, g_free);
+  return where;
 }
 
 void

@@ -40,6 +40,7 @@ enum log_type {
   LOG_DIRTY = 3,
   LOG_LEG = 4,
   LOG_LACKING = 5,
+  LOG_WHERE = 6,
 };
 
 /* Where the first ones are. */
@@ -52,10 +53,10 @@ struct log_geometry {
   uint64_t chunks;
   unsigned int map_blocks;      /* of each bitmap */
   unsigned int map_words;       /* of each bitmap in memory, whole blocks */
-  unsigned int blocks;          /* of a copy */
+  unsigned int blocks;          /* of a copy, without LOG_WHERE */
 };
 
-/* False if there cannot be such a log. */
+/* False, and *G is empty, if there cannot be such a log. */
 extern bool log_geometry_init (struct log_geometry *g, sector_t volume,
                                sector_t chunk);
 /* Blocks up to the end of leg N - 1. */
@@ -73,6 +74,13 @@ extern struct log_place log_place (const struct log_geometry *g,
 extern unsigned int log_leg_at (const struct log_geometry *g,
                                 unsigned int leg);
 
+/* Behind all these: where copy N is.  A copy may end before. */
+static inline unsigned int
+log_where_at (const struct log_geometry *g, unsigned int copy)
+{
+  return g->blocks + copy;
+}
+
 struct log_super_leg {
   enum dm_log_state state;
   sector_t sectors;
@@ -80,7 +88,9 @@ struct log_super_leg {
   uint64_t until;
 };
 
-/* history[i] is the epoch of generation - 1 - i. */
+/* The history has the epochs before this one that another copy may still have,
+ * the latest first.
+ */
 struct log_super {
   unsigned char uuid[LOG_UUID];
   uint64_t sequence, generation, epoch;
@@ -111,6 +121,10 @@ extern void log_encode_label (void *block, const unsigned char *uuid,
 extern void log_encode_leg (void *block, const unsigned char *uuid,
                             uint64_t sequence, unsigned int leg,
                             const char *id, GChecksum *checksum);
+/* WHERE may be empty: that is not known. */
+extern void log_encode_where (void *block, const unsigned char *uuid,
+                              unsigned int copy, const char *where,
+                              GChecksum *checksum);
 /* Bits of a bitmap: those in A or B, each of LOG_BLOCK_WORDS. */
 extern void log_encode_map (void *block, const unsigned char *uuid,
                             uint64_t sequence, struct log_place place,
@@ -143,6 +157,9 @@ extern enum log_verdict log_decode_label (const void *block,
 extern char *log_decode_leg (const void *block, const unsigned char *uuid,
                              unsigned int leg, uint64_t *sequence,
                              GChecksum *checksum);
+/* NULL also if it is empty: it is not known. */
+extern char *log_decode_where (const void *block, const unsigned char *uuid,
+                               unsigned int copy, GChecksum *checksum);
 extern enum log_verdict log_decode_map (const void *block,
                                         const unsigned char *uuid,
                                         struct log_place place,

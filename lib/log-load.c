@@ -63,6 +63,16 @@ dm_log_copy_sectors (sector_t volume, sector_t chunk)
   return (sector_t) g.blocks * LOG_BLOCK_SECTORS;
 }
 
+sector_t
+dm_log_new_copy_sectors (sector_t volume, sector_t chunk)
+{
+  struct log_geometry g;
+
+  if (!log_geometry_init (&g, volume, chunk))
+    return 0;
+  return (sector_t) log_where_at (&g, LOG_MAX_COPIES) * LOG_BLOCK_SECTORS;
+}
+
 /*----------------------------------------------------------------------
  * A new log
  */
@@ -339,12 +349,16 @@ static enum relation
 relate (const struct log_super *super, const struct log_super *ruling)
 {
   uint64_t age = ruling->generation - super->generation;
+  unsigned int i;
 
   if (age == 0)
     return super->epoch == ruling->epoch ? CURRENT : ESTRANGED;
-  if (age > ruling->num_history)
-    return TOO_OLD;
-  return ruling->history[age-1] == super->epoch ? OUTDATED : ESTRANGED;
+  for (i = 0; i < ruling->num_history; i++)
+    if (ruling->history[i] == super->epoch)
+      return OUTDATED;
+  /* What is not in a full history may have been forgotten. */
+  return age > LOG_HISTORY && ruling->num_history == LOG_HISTORY ? TOO_OLD :
+    ESTRANGED;
 }
 
 static bool
@@ -685,6 +699,11 @@ add_copies (struct finds *f, struct dm_log *log)
         log->current |= 1UL << (log->num_copies - 1);
         if (pass > 0)
           log->unlabelled |= 1UL << (log->num_copies - 1);
+        /* One may have missed the last superblock, and blocks with its number
+         * would make the one it has seem damaged.
+         */
+        log->durable_sequence = MIN (log->durable_sequence,
+                                     f->find[i].super.sequence);
         found |= UINT64_C (1) << c->number;
       }
     }
@@ -692,7 +711,22 @@ add_copies (struct finds *f, struct dm_log *log)
   for (i = 0; i < f->n; i++)
     if (knows_no_more (&f->find[i], &log->super))
       found |= UINT64_C (1) << f->find[i].number;
-  log->copy_unaccounted = (log->super.copies & ~found) != 0;
+  log->unaccounted = log->super.copies & ~found;
+}
+
+/* Only those that are current know, and the one that rules knows best. */
+static void
+load_where (struct finds *f, struct dm_log *log)
+{
+  unsigned int i;
+
+  log_read_where (&log->g, log->uuid,
+                  &f->copies[f->ruling - f->find].region, &f->writer,
+                  log->places);
+  for (i = 0; i < f->n; i++)
+    if (f->find[i].current)
+      log_read_where (&log->g, log->uuid, &f->copies[i].region, &f->writer,
+                      log->places);
 }
 
 static struct dm_log *
@@ -709,6 +743,7 @@ load (struct finds *f)
     return NULL;
   }
   log->super = *super;
+  log->may_have_heard = log->may_have_heard_last = ~UINT64_C (0);
   log->super_wanted++;
   log->durable_sequence = super->sequence;
   log->starting = true;
@@ -721,6 +756,7 @@ load (struct finds *f)
     refuse (f->error, "not enough memory for the log");
   else if (merge_copies (f, log)) {
     want (log);
+    load_where (f, log);
     return log;
   }
   dm_log_free (log);

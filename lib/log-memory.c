@@ -107,8 +107,12 @@ dm_log_free (struct dm_log *log)
     g_free (log->legs[i].id);
     log_map_fini (&log->lacking[i]);
   }
-  for (i = 0; i < log->num_copies; i++)
+  for (i = 0; i < log->num_copies; i++) {
     g_free (log->copies[i].name);
+    g_free (log->copies[i].place);
+  }
+  for (i = 0; i < LOG_MAX_COPIES; i++)
+    g_free (log->places[i]);
   log_map_fini (&log->dirty);
   log_writer_fini (&log->writer);
   g_free (log->touched);
@@ -166,6 +170,8 @@ log_new_copy (struct dm_log *log, const struct dm_log_copy *copy)
   c->number = free_number (log);
   c->region = copy->region;
   c->name = g_strdup (copy->name);
+  if (copy->place != NULL && strlen (copy->place) <= DM_LOG_MAX_ID)
+    c->place = g_strdup (copy->place);
   c->too_small = copy->region.count <
     (sector_t) log->g.blocks * LOG_BLOCK_SECTORS;
   c->newest = 1;
@@ -229,12 +235,6 @@ dm_log_get_leg (struct dm_log *log, unsigned int leg,
     .stamp = l->info.stamp, .until = l->info.until,
   };
   pthread_mutex_unlock (&log->lock);
-}
-
-bool
-dm_log_copy_missing (const struct dm_log *log)
-{
-  return log->copy_unaccounted;
 }
 
 bool

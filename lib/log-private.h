@@ -33,6 +33,7 @@ struct log_leg {
 struct log_copy {
   struct io_region region;
   char *name;
+  char *place;                  /* or NULL */
   unsigned int number;          /* in log_super.copies */
   unsigned int newest;          /* which of its superblocks is */
   bool too_small;
@@ -52,6 +53,7 @@ struct dm_log {
   unsigned char uuid[LOG_UUID];
   char uuid_string[LOG_UUID_STRING];
   unsigned int block_words;     /* of a set of blocks */
+  char *places[LOG_MAX_COPIES]; /* of copies by number, as it was loaded */
 
   pthread_mutex_t lock;         /* owns what follows */
   pthread_cond_t progress;      /* a commit has got on, or a write has ended */
@@ -91,6 +93,7 @@ struct dm_log {
   bool restoring;
   uint64_t *missed;             /* blocks written since that began */
   unsigned long current;        /* copies in use */
+  unsigned long last;           /* ... the last that may think they are */
   uint64_t durable_sequence;    /* of the superblock */
 
   /* The rest belongs to the thread that has set leading; before
@@ -101,10 +104,14 @@ struct dm_log {
   struct log_super super;       /* as last written, or about to be */
   uint64_t *set_blocks, *clear_blocks; /* of this commit */
   unsigned long joining;        /* copies that are about to be in use */
+  /* Copies, by number, that surely have the epoch; that may have it; that may
+   * have the one before it.
+   */
+  uint64_t heard, may_have_heard, may_have_heard_last;
   struct log_writer writer;
   unsigned long unlabelled;     /* copies in use whose label is bad */
   bool copy_missing;            /* one in use was not found */
-  bool copy_unaccounted;        /* ... and may have known something */
+  uint64_t unaccounted;         /* ... and may have known something: numbers */
   bool starting;                /* write also what seems to be alike */
 };
 
@@ -169,5 +176,20 @@ extern void log_put_labels (struct dm_log *log, unsigned long copies);
 /* Before the log is shared: these copies are no log any more. */
 extern void log_erase (struct dm_log *log, unsigned long copies);
 extern uint64_t log_random (void);
+
+/* log-where.c.  Read into PLACES those that are not known yet and are on this
+ * copy of the log.
+ */
+extern void log_read_where (const struct log_geometry *g,
+                            const unsigned char *uuid,
+                            const struct io_region *region,
+                            const struct log_writer *writer,
+                            char *places[LOG_MAX_COPIES]);
+/* Write to COPIES where all are, not durably.  They must not be written to by
+ * others meanwhile.  The lock need not be held.
+ */
+extern void log_write_where (struct dm_log *log,
+                             const struct log_writer *writer,
+                             unsigned long copies);
 
 #endif /* DMIO_LOG_PRIVATE_H */

@@ -13,7 +13,8 @@
  * last writes, so without it the user has to say that he wants that.
  *
  * The same holds for a copy of the log that was in use and is not there, unless
- * all legs in sync are files that show that nobody has written them since.
+ * all legs, in whatever state, are files that show that nobody has written them
+ * since: one that was out of sync may have taken over meanwhile.
  */
 
 #include <config.h>
@@ -32,6 +33,8 @@ struct findings {
   unsigned long in_sync;        /* says the log */
   unsigned long lost;           /* changed while they were not served */
   unsigned long unchanged;      /* surely not */
+  unsigned long stamped;        /* that would show */
+  unsigned long distrusted;     /* perhaps served without the copies there are */
 };
 
 static void
@@ -51,6 +54,12 @@ fail (char **error, const char *fmt, ...)
 /*----------------------------------------------------------------------
  * One leg
  */
+
+static unsigned long
+all_legs (const struct dm_mirror *m)
+{
+  return (2UL << (m->num_legs - 1)) - 1;
+}
 
 /* The names of the legs in a set. */
 static char *
@@ -177,10 +186,13 @@ take_given (struct dm_mirror *m, const struct dm_mirror_leg *leg,
   g_autofree char *all = NULL;
 
   if (i < 0) {
-    all = names_of (m, (2UL << (m->num_legs - 1)) - 1);
-    fail (error, "region '%s' is not a leg of this mirror, whose legs are %s; "
+    all = names_of (m, all_legs (m));
+    fail (error, "region '%s' %sis not a leg of this mirror, whose legs are "
+          "%s; %s", leg->name,
+          leg->region.bdev == NULL ? "cannot be opened, and " : "", all,
+          leg->region.bdev == NULL ? "correct its name, or leave it out" :
           "to add it or to replace one, start without it and use 'dmioctl "
-          "add', which copies the volume to it", leg->name, all);
+          "add', which copies the volume to it");
     return false;
   }
   if (f->given & 1UL << i) {
@@ -191,7 +203,7 @@ take_given (struct dm_mirror *m, const struct dm_mirror_leg *leg,
   g_free (m->legs[i].name);
   m->legs[i].name = g_strdup (leg->name);
   m->legs[i].region = leg->region;
-  m->legs[i].given = true;
+  mirror_give (m, i);
   if (leg->region.bdev != NULL)
     f->there |= 1UL << i;
   if (leg->write_mostly)
@@ -206,8 +218,12 @@ static bool
 check_legs (struct dm_mirror *m, struct findings *f, char **error)
 {
   enum mirror_change change;
+  struct dm_log_leg known;
 
   FOR_EACH_LEG (i, f->there) {
+    dm_log_get_leg (m->log, i, &known);
+    if (known.stamp.valid)
+      f->stamped |= 1UL << i;
     if (!mirror_check_leg (m, i, &m->legs[i].region, &change, error))
       return false;
     if (change == MIRROR_CHANGED)
@@ -218,13 +234,31 @@ check_legs (struct dm_mirror *m, struct findings *f, char **error)
   return true;
 }
 
+/* The user says that the copies of the log which are there know best.  That
+ * chooses a source, and vouches for nothing else: what others may have written
+ * since must not be taken for what this leg has.
+ */
+static void
+trust_one (struct dm_mirror *m, struct findings *f)
+{
+  unsigned long source = 1UL << mirror_given_first (m, m->in_sync);
+
+  f->distrusted = all_legs (m) & ~source;
+  if (f->stamped & source)
+    f->distrusted &= ~f->unchanged;
+  else                          /* they may be what it was, but what is it now? */
+    f->lost |= f->distrusted;
+  m->in_sync = source | (m->in_sync & ~f->distrusted);
+}
+
 /* Decide which legs are in sync. */
 static bool
-choose_legs (struct dm_mirror *m, const struct findings *f, char **error)
+choose_legs (struct dm_mirror *m, struct findings *f, char **error)
 {
   unsigned long usable = f->in_sync & f->there & ~f->lost;
   unsigned long absent = f->in_sync & ~f->there;
   g_autofree char *names = NULL, *away = NULL;
+  g_autofree char *copies = dm_log_missing_copies (m->log);
 
   if (usable == 0 && f->in_sync & f->lost) {
     names = names_of (m, f->in_sync & f->lost);
@@ -249,16 +283,18 @@ choose_legs (struct dm_mirror *m, const struct findings *f, char **error)
           "back)", names);
     return false;
   }
-  if (dm_log_copy_missing (m->log) && (f->in_sync & ~f->unchanged) != 0 &&
-      !m->options.degraded) {
-    fail (error, "a copy of the log that was in use is missing or not valid; "
-          "if the others had failed it would know of writes that they do "
+  m->in_sync = usable;
+  if (copies == NULL || (all_legs (m) & ~f->unchanged) == 0)
+    return true;
+  if (!m->options.degraded) {
+    fail (error, "a copy of the log that was in use is missing or not valid: "
+          "%s; if the others had failed it would know of writes that they do "
           "not, and the regions do not show that this is not so; bring it "
           "back, or say degraded=yes to rely on the others (it is written "
-          "again)");
+          "again)", copies);
     return false;
   }
-  m->in_sync = usable;
+  trust_one (m, f);
   return true;
 }
 
@@ -282,9 +318,14 @@ set_states (struct dm_mirror *m, const struct findings *f)
     else if (!(f->there & 1UL << i))
       mirror_set_state (m, i, DM_MIRROR_MISSING, why_missing (f, i));
     else if (l->by_user)
-      mirror_set_state (m, i, DM_MIRROR_FAILED, "failed by the user");
+      mirror_set_state (m, i, DM_MIRROR_FAILED, f->lost & 1UL << i ?
+                        "failed by the user, and it changed since" :
+                        "failed by the user");
     else
-      mirror_set_state (m, i, DM_MIRROR_OUT_OF_SYNC, f->lost & 1UL << i ?
+      mirror_set_state (m, i, DM_MIRROR_OUT_OF_SYNC,
+                        f->distrusted & 1UL << i ?
+                        "it may have been written without the copies of the "
+                        "log that are there" : f->lost & 1UL << i ?
                         "it changed while it was not served" :
                         "it has missed writes");
   }
@@ -307,6 +348,7 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
                  const struct dm_mirror_leg *legs, char **error)
 {
   struct findings f = { 0 };
+  uint64_t now = clock_date ();
   unsigned int i;
   int r;
 
@@ -317,12 +359,16 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
       return false;
   if (!check_legs (m, &f, error) || !choose_legs (m, &f, error))
     return false;
-  r = dm_log_start (m->log, ~m->in_sync, f.lost);
+  dm_log_distrust (m->log, f.distrusted & ~f.there);
+  r = dm_log_start (m->log, ~m->in_sync,
+                    f.lost | (f.distrusted & f.there));
   if (r < 0) {
     fail (error, "the log cannot be written: %s", g_strerror (-r));
     return false;
   }
   set_states (m, &f);
+  for (i = 0; i < m->num_legs; i++)
+    m->legs[i].left = now;      /* it has been looked at since */
   if (!dm_log_is_dirty (m->log))
     mirror_stamp (m);
   m->unreconciled = dm_log_next_unreconciled (m->log, 0, mirror_chunks (m)) <
@@ -335,24 +381,28 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
  * Later
  */
 
-/* Called with state_lock, for a leg that is not used.  Let it be recovered, from
- * this region if it has none.
+/* A region that a leg may get which has none, and what it was like when it was
+ * looked at.
  */
+struct candidate {
+  const struct io_region *region;
+  enum mirror_change change;
+  uint64_t date;
+};
+
+/* Called with state_lock, for a leg that is not used.  Let it be recovered. */
 static int
-readmit (struct dm_mirror *m, unsigned int leg,
-         const struct io_region *region, char **error)
+readmit (struct dm_mirror *m, unsigned int leg, const struct candidate *c,
+         char **error)
 {
   struct leg *l = &m->legs[leg];
-  enum mirror_change change = MIRROR_UNCHANGED;
+  enum mirror_change change =
+    l->region.bdev == NULL ? c->change : MIRROR_UNCHANGED;
   int r = 0;
 
-  if (l->region.bdev == NULL) {
-    if (region->bdev == NULL) {
-      fail (error, "region '%s' is missing: it has to be opened", l->name);
-      return -1;
-    }
-    if (!mirror_check_leg (m, leg, region, &change, error))
-      return -1;
+  if (l->region.bdev == NULL && c->region->bdev == NULL) {
+    fail (error, "region '%s' is missing: it has to be opened", l->name);
+    return -1;
   }
   if (change == MIRROR_CHANGED)
     r = dm_log_lose (m->log, leg);
@@ -363,10 +413,13 @@ readmit (struct dm_mirror *m, unsigned int leg,
           g_strerror (-r));
     return -1;
   }
-  if (l->region.bdev == NULL)
-    l->region = *region;
+  if (l->region.bdev == NULL) {
+    l->region = *c->region;
+    __atomic_store_n (&l->left, c->date, __ATOMIC_RELAXED);
+  }
   l->by_user = false;
-  l->given = true;
+  if (!l->given)
+    mirror_give (m, leg);
   l->retry_at = 0;
   l->delay = MIRROR_FIRST_DELAY;
   if (l->state == DM_MIRROR_MISSING)
@@ -375,14 +428,31 @@ readmit (struct dm_mirror *m, unsigned int leg,
   return leg;
 }
 
+/* Called without state_lock, as it may take long, for a leg that is known. */
+static bool
+look_at (struct dm_mirror *m, unsigned int leg, const struct io_region *region,
+         struct candidate *c, char **error)
+{
+  bool wanted;
+
+  *c = (struct candidate) { .region = region, .date = clock_date () };
+  pthread_mutex_lock (&m->state_lock);
+  wanted = m->legs[leg].region.bdev == NULL && region->bdev != NULL;
+  pthread_mutex_unlock (&m->state_lock);
+  return !wanted || mirror_check_leg (m, leg, region, &c->change, error);
+}
+
 bool
 mirror_readmit (struct dm_mirror *m, unsigned int leg,
                 const struct io_region *region, char **error)
 {
+  struct candidate c;
   int r;
 
+  if (!look_at (m, leg, region, &c, error))
+    return false;
   pthread_mutex_lock (&m->state_lock);
-  r = readmit (m, leg, region, error);
+  r = readmit (m, leg, &c, error);
   pthread_mutex_unlock (&m->state_lock);
   return r >= 0;
 }
@@ -415,7 +485,8 @@ add_new (struct dm_mirror *m, const struct dm_mirror_leg *leg, char **error)
   g_assert ((unsigned int) r == m->num_legs);
   l->id = g_strdup (id_of (leg));
   l->region = leg->region;
-  l->given = true;
+  l->left = clock_date ();
+  mirror_give (m, r);
   l->delay = MIRROR_FIRST_DELAY;
   failure_log_set_name (m->failures, r, leg->name);
   if (leg->write_mostly)
@@ -431,15 +502,17 @@ dm_mirror_add (struct dm_mirror *m, const struct dm_mirror_leg *leg,
                char **error)
 {
   enum dm_mirror_state state;
-  int i, r;
+  struct candidate c;
+  int i = dm_mirror_find_leg (m, id_of (leg)), r;
 
+  if (i >= 0 && !look_at (m, i, &leg->region, &c, error))
+    return -1;
   pthread_mutex_lock (&m->state_lock);
-  i = dm_mirror_find_leg (m, id_of (leg));
   state = i < 0 ? DM_MIRROR_OUT_OF_SYNC : m->legs[i].state;
   if (i < 0)
     r = add_new (m, leg, error);
   else if (state == DM_MIRROR_FAILED || state == DM_MIRROR_MISSING)
-    r = readmit (m, i, &leg->region, error);
+    r = readmit (m, i, &c, error);
   else {
     fail (error, "region '%s' is a leg already, and %s", leg->name,
           dm_mirror_state_name (state));

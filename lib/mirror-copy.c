@@ -14,9 +14,9 @@
  * the chunk is dirty or has not been recorded as copied; either way the leg
  * lacks it again.
  *
- * Nothing is copied that could not be read, and what is zero on the source
- * is made zero on the target, if it is not so already: holes stay
- * holes.
+ * Nothing is copied that could not be read; all else is, block for block if need
+ * be.  What is zero on the source is made zero on the target, if it is not so
+ * already: holes stay holes.
  */
 
 #include <config.h>
@@ -140,33 +140,47 @@ log_unread (struct dm_mirror *m, unsigned int leg, sector_t sector,
 
 /* Read from one of LEGS that is in sync, and if that fails from another.  One
  * that is no longer in sync when it has been read may have lost what it had.
- * Returns which it was, or -1.
+ * Returns which it was, or a negative errno: -EIO if a part may be readable.
  */
 static int
 read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
              sector_t sector, sector_t count)
 {
+  int r = -ENOTCONN;
   unsigned long left = sources (m) & legs;
   struct dm_io_result result;
   unsigned int leg;
 
   while (left != 0) {
     leg = choose_source (m, left);
-    if (mirror_read_leg (m, leg, buffer, sector, count, &result) != 0)
+    if (mirror_read_leg (m, leg, buffer, sector, count, &result) != 0) {
       log_unread (m, leg, sector, count, result.error);
+      if (result.error == EIO && !(mirror_offline (m) & 1UL << leg))
+        r = -EIO;
+    }
     else if (sources (m) & 1UL << leg)
       return leg;
     left &= sources (m) & ~(1UL << leg);
   }
-  return -1;
+  return r;
 }
 
+/* What cannot be read is halved, down to a block: each leg may have a bad sector,
+ * and another what it lacks.
+ */
 static int
 copy_data (const struct piece *p, sector_t sector, sector_t count)
 {
+  int source = read_source (p->mirror, -1UL, p->buffer, sector, count), r;
+  sector_t half = mirror_half (p->mirror, count);
   struct piece rest = *p;
-  int source = read_source (p->mirror, -1UL, p->buffer, sector, count);
 
+  if (source == -EIO && half > 0 && !mirror_stopping (p->mirror)) {
+    r = copy_data (p, sector, half);
+    if (copy_data (p, sector + half, count - half) < 0)
+      r = -EIO;
+    return r;
+  }
   if (source < 0)
     return -EIO;
   rest.targets &= ~(1UL << source);
@@ -207,15 +221,15 @@ copy_piece (const struct piece *p)
   unsigned long source;
   int n, i, r = 0;
 
-  while (at < end && r == 0) {
+  while (at < end) {
     n = find_extents (p, at, &source, extents);
     zero.targets = p->targets & ~source;
-    for (i = 0; i < n && at < end && r == 0; i++) {
+    for (i = 0; i < n && at < end; i++) {
       length = MIN (extents[i].length / DM_IO_SECTOR_SIZE, end - at);
       if (extents[i].zero)
         zero_targets (&zero, at, length);
-      else
-        r = copy_data (p, at, length);
+      else if (copy_data (p, at, length) < 0)
+        r = -EIO;
       at += length;
     }
   }
@@ -301,11 +315,13 @@ mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
 
   if (item->reconcile && COUNT (mirror_in_sync (m)) == 1)
     return 0;                   /* it only has to be flushed */
-  for (; at < end && r == 0; at += count) {
+  for (; at < end; at += count) {
+    if (paced && mirror_stopping (m))
+      return -ECANCELED;
     begun = clock_now ();
     count = MIN (MIRROR_PIECE, end - at);
-    r = paced && mirror_stopping (m) ? -ECANCELED :
-      copy_locked (m, item, at, count, buffer);
+    if (copy_locked (m, item, at, count, buffer) < 0)
+      r = -EIO;
     if (paced)
       mirror_pace (m, begun, count * DM_IO_SECTOR_SIZE);
   }
@@ -345,7 +361,7 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
     return -ENOMEM;
   do {
     legs = mirror_in_sync (m);
-    r = mirror_keep_lease (m);
+    r = dm_log_keep_lease (m->log);
     if (r == 0)
       r = mirror_copy_item (m, item, buffer, false);
     if (r == 0)
@@ -374,6 +390,35 @@ reconcile_chunk (struct dm_mirror *m, uint64_t chunk)
     r = reconcile_item (m, &item);
   range_unlock (&m->reconciling, &turn);
   return r;
+}
+
+/* Nothing is recorded: the rest of the chunk has yet to be reconciled. */
+int
+mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  g_autofree unsigned char *buffer =
+    g_try_malloc (MIN (count, MIRROR_PIECE) * DM_IO_SECTOR_SIZE);
+  struct piece piece = { .mirror = m, .buffer = buffer };
+  sector_t end = sector + count;
+  struct range_lock range;
+  unsigned long absent, legs = mirror_in_sync (m);
+  int r = buffer == NULL ? -ENOMEM : 0;
+
+  for (; r == 0 && sector < end; sector += piece.count) {
+    piece.sector = sector;
+    piece.count = MIN (MIRROR_PIECE, end - sector);
+    range_lock (&m->ranges, &range, sector, piece.count);
+    piece.targets = mirror_in_sync (m);
+    r = dm_log_begin (m->log, sector, piece.count, &absent);
+    if (r == 0) {
+      r = copy_piece (&piece);
+      dm_log_end (m->log, sector, piece.count);
+    }
+    range_unlock (&m->ranges, &range);
+  }
+  if (r == 0)
+    r = mirror_flush_legs (m, legs);
+  return r == 0 ? mirror_settle (m) : r;
 }
 
 static uint64_t

@@ -14,7 +14,8 @@
  *                        it lacks nothing any more
  *
  * A leg that is FAILED or MISSING is tried again after a time that grows. One
- * that the user has failed is not, until he adds it.
+ * that the user has failed is not, until he adds it.  If no leg in sync can be
+ * reached none of them is dropped: the one that is back first goes on.
  *
  * Every change is made under state_lock and is durable in the log before it
  * lets anybody hear of success.  A leg leaves the sets at once, so that
@@ -34,10 +35,6 @@
 #include <glib.h>
 
 #include "mirror.h"
-
-/* The lease: how long it is, and when it is renewed. */
-#define LEASE (90 * NSEC_PER_SEC)
-#define LEASE_LEFT (45 * NSEC_PER_SEC)
 
 static const char *const state_names[DM_MIRROR_STATES] = {
   [DM_MIRROR_IN_SYNC] = "in sync",
@@ -89,6 +86,9 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
 
   set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
+  l->cannot_flush = false;
+  if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
+    __atomic_store_n (&l->left, clock_date (), __ATOMIC_RELAXED);
   if (state != l->state)
     l->recoveries++;
   l->state = state;
@@ -116,7 +116,9 @@ consequence (struct dm_mirror *m, unsigned int leg, unsigned long dropped)
   if (dropped & 1UL << leg)
     return "it is out of sync from now on";
   if (mirror_in_sync (m) & 1UL << leg)
-    return "it is the last one in sync, and stays so";
+    return COUNT (mirror_in_sync (m)) > 1 ?
+      "it stays in sync, as no other can be reached either" :
+      "it is the last one in sync, and stays so";
   return "it is out of sync already";
 }
 
@@ -145,7 +147,7 @@ set_failed (struct dm_mirror *m, const struct mirror_failure *f,
 {
   FOR_EACH_LEG (i, dropped) {
     g_autofree char *reason = f->results[i].error == 0 ?
-      g_strdup ("it has a write that the leg in sync could not take") :
+      g_strdup ("it may have what the leg in sync has not") :
       g_strdup_printf ("%s failed: %s", failure_log_op_name (f->op),
                        g_strerror (f->results[i].error));
 
@@ -153,40 +155,91 @@ set_failed (struct dm_mirror *m, const struct mirror_failure *f,
   }
 }
 
-/* True if what a leg took may be gone, although it stays in sync.  Perhaps
- * another joins before the next flush, and then nobody would hear of it.
+/* A leg that stays in sync may have lost what was not flushed: whoever wrote hears
+ * of it, by a write or flush that is under way or else by the next flush (F1).
  */
+static void
+note_loss (struct dm_mirror *m)
+{
+  __atomic_add_fetch (&m->losses, 1, __ATOMIC_ACQ_REL);
+}
+
+static bool
+device_has_failed (const struct dm_mirror *m, unsigned int leg)
+{
+  return __atomic_load_n (&m->legs[leg].region.bdev->failed,
+                          __ATOMIC_RELAXED);
+}
+
+/* True if what a leg took may be gone, although it stays in sync. */
 static bool
 has_lost_writes (struct dm_mirror *m, unsigned int leg,
                  const struct mirror_failure *f)
 {
   if (!(f->legs & 1UL << leg))
     return false;
-  return f->op == DM_IO_FLUSH ||
-    __atomic_load_n (&m->legs[leg].region.bdev->failed, __ATOMIC_RELAXED);
+  return f->op == DM_IO_FLUSH || (f->fua && f->results[leg].error == EIO) ||
+    device_has_failed (m, leg);
+}
+
+bool
+mirror_is_outage (const struct dm_mirror *m)
+{
+  return (mirror_in_sync (m) & ~mirror_offline (m)) == 0;
+}
+
+/* No leg in sync can be reached, and those that come back by themselves, since
+ * nothing was in flight to them, have all the same: none was sent this.
+ */
+static bool
+all_are_lost (const struct dm_mirror *m, const struct mirror_failure *f)
+{
+  if (!mirror_is_outage (m))
+    return false;
+  FOR_EACH_LEG (i, mirror_in_sync (m))
+    if (!device_has_failed (m, i) &&
+        (!(f->legs & 1UL << i) || f->results[i].error != ENOTCONN))
+      return false;
+  return true;
+}
+
+/* Called with state_lock: which of the legs that have failed leave the sets?  If all
+ * in sync are lost none of them does (W4): which one goes on depends on which is
+ * back first.  Else, if all have failed, one stays.  Those that recover go then, as
+ * they may have what it has not, or has lost.
+ */
+static unsigned long
+choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
+{
+  unsigned long in_sync = mirror_in_sync (m), last;
+  struct leg *l;
+
+  if (all_are_lost (m, f))
+    return mirror_recovering (m);
+  if ((in_sync & ~f->legs) != 0)
+    return f->legs & mirror_used (m);
+  last = 1UL << FIRST (preferably_not (in_sync, mirror_offline (m)));
+  l = &m->legs[FIRST (last)];
+  /* It cannot be flushed before it is used again: that is one loss, and not new
+   * for those that recover since.
+   */
+  if (f->op == DM_IO_FLUSH && l->cannot_flush)
+    return f->legs & mirror_used (m) & ~last;
+  if (has_lost_writes (m, FIRST (last), f))
+    note_loss (m);
+  if (f->op == DM_IO_FLUSH)
+    l->cannot_flush = true;
+  return mirror_used (m) & ~last;
 }
 
 int
 mirror_failed (struct dm_mirror *m, const struct mirror_failure *f)
 {
-  unsigned long failed = f->legs, in_sync, dropped;
+  unsigned long dropped;
   int r;
 
   pthread_mutex_lock (&m->state_lock);
-  in_sync = mirror_in_sync (m);
-  if ((in_sync & ~failed) == 0) {
-    /* W4.  The last one does not have what the others have.  (After a flush
-     * it has, or is dropped when another has joined.)
-     */
-    unsigned long last = 1UL << FIRST (preferably_not (in_sync,
-                                                       mirror_offline (m)));
-    if (f->op != DM_IO_FLUSH)
-      failed |= f->others;
-    failed &= ~last;
-    if (has_lost_writes (m, FIRST (last), f))
-      __atomic_store_n (&m->lost, true, __ATOMIC_RELEASE);
-  }
-  dropped = failed & mirror_used (m);
+  dropped = choose_dropped (m, f);
   set_failed (m, f, dropped);
   r = dm_log_drop (m->log, dropped);
   pthread_cond_broadcast (&m->state_changed);
@@ -196,6 +249,48 @@ mirror_failed (struct dm_mirror *m, const struct mirror_failure *f)
   FOR_EACH_LEG (i, dropped)
     mirror_report (m, i, "has failed");
   return r;
+}
+
+/* Called with state_lock: revive the leg, and nothing else is in sync then. */
+static bool
+revive_alone (struct dm_mirror *m, unsigned int leg)
+{
+  unsigned long in_sync = mirror_in_sync (m);
+
+  if (!mirror_is_outage (m) || !(in_sync & 1UL << leg))
+    return false;
+  /* So that none of the others is read if it can be reached just now. */
+  __atomic_store_n (&m->in_sync, 1UL << leg, __ATOMIC_RELEASE);
+  if (bdev_revive (m->legs[leg].region.bdev) == 0)
+    return true;
+  __atomic_store_n (&m->in_sync, in_sync, __ATOMIC_RELEASE);
+  return false;
+}
+
+bool
+mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
+{
+  unsigned long others;
+  bool ok;
+
+  pthread_mutex_lock (&m->state_lock);
+  others = mirror_used (m) & ~(1UL << leg);
+  ok = revive_alone (m, leg);
+  if (ok) {
+    /* A flush that has just succeeded hears of it: it waits for the lock. */
+    note_loss (m);
+    m->legs[leg].cannot_flush = false;
+    FOR_EACH_LEG (i, others)
+      fail_leg (m, i, "another was back before it");
+    dm_log_drop (m->log, others);
+    pthread_cond_broadcast (&m->state_changed);
+  }
+  pthread_mutex_unlock (&m->state_lock);
+  if (!ok)
+    return false;
+  FOR_EACH_LEG (i, others)
+    mirror_report (m, i, "has failed");
+  return true;
 }
 
 /* Who takes a leg out of the sets holds the lock until the log knows. */
@@ -247,21 +342,22 @@ dm_mirror_fail (struct dm_mirror *m, unsigned int leg)
  * Recovering
  */
 
-int
-mirror_keep_lease (struct dm_mirror *m)
+/* Has somebody else written to a leg that was not used?  Then nothing is known of
+ * it.  False if that cannot be recorded.
+ */
+static bool
+look_at_it (struct dm_mirror *m, unsigned int leg)
 {
-  uint64_t before = __atomic_load_n (&m->lease, __ATOMIC_RELAXED);
-  uint64_t now = clock_date ();
-  int r;
+  struct leg *l = &m->legs[leg];
+  uint64_t left = __atomic_load_n (&l->left, __ATOMIC_RELAXED);
 
-  if (before > now + LEASE_LEFT)
-    return 0;
-  r = dm_log_extend (m->log, now + LEASE);
-  /* Unless a leg has come meanwhile. */
-  if (r == 0)
-    __atomic_compare_exchange_n (&m->lease, &before, now + LEASE, false,
-                                 __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  return r;
+  if (!bdev_touched (l->region.bdev, left))
+    return true;
+  if (dm_log_lacking (m->log, leg) == mirror_chunks (m))
+    return true;
+  g_warning ("region %u (%s) was changed by somebody else while it was not "
+             "used: all of it is copied", leg, l->name);
+  return dm_log_lose (m->log, leg) == 0;
 }
 
 bool
@@ -270,6 +366,8 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
   struct leg *l = &m->legs[leg];
   bool ok = false;
 
+  if (!look_at_it (m, leg))
+    return false;
   pthread_mutex_lock (&m->state_lock);
   if (l->state != DM_MIRROR_IN_SYNC && l->state != DM_MIRROR_RECOVERING &&
       !l->by_user) {
@@ -279,8 +377,6 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
      */
     mirror_set_state (m, leg, DM_MIRROR_RECOVERING, NULL);
     dm_log_recover (m->log, leg);
-    /* Its own is old.  This value is not what it was. */
-    __atomic_store_n (&m->lease, ++m->leases % 2, __ATOMIC_RELAXED);
     ok = true;
   }
   pthread_mutex_unlock (&m->state_lock);
@@ -292,20 +388,41 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
   return ok;
 }
 
+/* Is the leg being recovered, by the recovery of this number, and done? */
+static bool
+is_recovered (struct dm_mirror *m, unsigned int leg, unsigned int recovery)
+{
+  struct leg *l = &m->legs[leg];
+
+  return l->state == DM_MIRROR_RECOVERING && l->recoveries == recovery &&
+    dm_log_lacking (m->log, leg) == 0;
+}
+
+/* The stamp may be older than what is written meanwhile: then that is dirty, unless all
+ * have been stamped since, and it is tried again.
+ */
 void
 mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
 {
   struct leg *l = &m->legs[leg];
   struct bdev_stamp stamp;
-  int r = -EAGAIN, stamped = 0;
+  unsigned int recovery, stampings;
+  int r = -EAGAIN, stamped;
+  bool done;
 
   pthread_mutex_lock (&m->state_lock);
-  if (l->state == DM_MIRROR_RECOVERING &&
-      dm_log_lacking (m->log, leg) == 0) {
-    stamped = bdev_stamp (l->region.bdev, &stamp);
-    if (stamped == 0)
-      r = dm_log_join (m->log, leg, &stamp);
-  }
+  recovery = l->recoveries;
+  stampings = m->stampings;
+  done = is_recovered (m, leg, recovery);
+  pthread_mutex_unlock (&m->state_lock);
+  if (!done)
+    return;
+  stamped = bdev_stamp (l->region.bdev, &stamp);
+
+  pthread_mutex_lock (&m->state_lock);
+  if (stamped == 0 && stampings == m->stampings &&
+      is_recovered (m, leg, recovery))
+    r = dm_log_join (m->log, leg, &stamp);
   if (r == 0) {
     mirror_set_state (m, leg, DM_MIRROR_IN_SYNC, NULL);
     l->delay = MIRROR_FIRST_DELAY;

@@ -61,7 +61,9 @@ leg_status (struct dm_mirror *m, unsigned int leg,
   status->name = g_strdup (l->name);
   status->state = l->state;
   status->by_user = l->by_user;
-  status->reason = g_strdup (l->reason);
+  status->reason = g_strdup (l->reason != NULL ||
+                             !(mirror_offline (m) & 1UL << leg) ? l->reason :
+                             "it cannot be reached");
   if (m->log == NULL)
     return;
   status->out_of_sync = bytes_of (m, dm_log_lacking (m->log, leg));
@@ -82,6 +84,8 @@ dm_mirror_get_status (struct dm_mirror *m, struct dm_mirror_status *status)
     status->chunk = dm_log_chunk (m->log) * DM_IO_SECTOR_SIZE;
     status->to_reconcile = bytes_of (m, count_unreconciled (m));
     status->log_copies = dm_log_copies (m->log, &status->log_copies_all);
+    for (i = 0; i < status->log_copies_all; i++)
+      dm_log_get_copy (m->log, i, &status->copies[i]);
     status->uuid = dm_log_uuid (m->log);
   }
   pthread_mutex_lock (&m->state_lock);
@@ -107,5 +111,6 @@ bool
 dm_mirror_is_in_sync (struct dm_mirror *m)
 {
   return COUNT (mirror_in_sync (m)) == dm_mirror_num_legs (m) &&
+    mirror_offline (m) == 0 &&
     !__atomic_load_n (&m->unreconciled, __ATOMIC_ACQUIRE);
 }

@@ -12,12 +12,12 @@
  * were written or failed meanwhile, another pass follows.  While clients
  * are active one copier works, half of the time.
  *
- * The keeper tries failed and missing legs again.  The custodian
- * cleans idle chunks and keeps the lease.  They are two since opening a leg
- * may take long.
+ * The keeper tries failed and missing legs again.  The custodian cleans idle
+ * chunks.  A third thread renews the lease.  They are three since opening a leg may
+ * take long, and so may flushing one.
  *
  * Locks: work.lock owns the position of the copiers; below it only that of
- * the log is taken.  The keeper and the custodian sleep on state_changed.
+ * the log is taken.  The other three sleep on state_changed.
  */
 
 #include <config.h>
@@ -46,7 +46,9 @@
 #define STUCK_NSEC (10 * NSEC_PER_SEC)
 
 #define KEEPER_NSEC NSEC_PER_SEC
+#define OUTAGE_NSEC (5 * NSEC_PER_SEC)
 #define CUSTODIAN_NSEC (2 * NSEC_PER_SEC)
+#define LEASE_NSEC (2 * NSEC_PER_SEC)
 #define RESTORE_TICKS 5
 
 /* Copied, but not flushed and recorded. */
@@ -306,7 +308,7 @@ copy_into_batch (struct copier *c, const struct mirror_item *item)
 
   if (c->batch.n == 0)
     begin_batch (c);
-  r = mirror_keep_lease (m);
+  r = dm_log_keep_lease (m->log);
   if (r == 0)
     r = mirror_copy_item (m, item, c->buffer, true);
   if (r == 0)
@@ -459,30 +461,33 @@ try_later (struct dm_mirror *m, unsigned int leg, uint64_t delay)
   pthread_mutex_unlock (&m->state_lock);
 }
 
-/* The last leg in sync has lost its connection, and perhaps writes.  There is
- * nothing better than to use it again; but the next flush has to fail, and
- * those that recover may have what it has lost, so they lack that.  Nobody but
- * this thread lets legs recover, so there are none then.
+/* No leg in sync can be reached.  One that has only lost its connection has all
+ * that was acknowledged, so it is waited for, for a while.
+ */
+static bool
+may_try_again (struct dm_mirror *m)
+{
+  unsigned long waiting = 0;
+
+  FOR_EACH_LEG (i, mirror_in_sync (m))
+    if (!has_failed (m->legs[i].region.bdev))
+      waiting |= 1UL << i;
+  return waiting == 0 || (m->outage_since != 0 &&
+                          clock_now () - m->outage_since >= OUTAGE_NSEC);
+}
+
+/* All legs in sync have lost their connections, and this one perhaps writes.  There
+ * is nothing better than to use it again, if it is the first to be back; but
+ * flushes have to fail, and all others lack what was not flushed (W4, F1).
+ * Nobody but this thread lets legs recover, or uses one again that has failed.
  */
 static void
-try_last (struct dm_mirror *m, unsigned int leg)
+try_first_back (struct dm_mirror *m, unsigned int leg)
 {
-  struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
-  const struct mirror_failure failure = {
-    .op = DM_IO_WRITE, .legs = 1UL << leg, .results = results,
-    .others = mirror_recovering (m),
-  };
-
-  __atomic_store_n (&m->lost, true, __ATOMIC_RELEASE);
-  __atomic_add_fetch (&m->losses, 1, __ATOMIC_ACQ_REL);
-  results[leg].error = ENOTCONN;
-  if (failure.others != 0)
-    mirror_failed (m, &failure);
-  if (mirror_in_sync (m) != 1UL << leg)
-    return;                     /* it is not, one has joined */
-  if (bdev_revive (m->legs[leg].region.bdev) == 0)
-    mirror_report (m, leg, "is used again, the last in sync (a flush will "
-                   "fail once, since writes may have been lost)");
+  if (mirror_go_on_with (m, leg))
+    mirror_report (m, leg, "is used again, the first in sync that is back (a "
+                   "flush of each client will fail, since writes may have "
+                   "been lost)");
 }
 
 /* A leg that failed: can it be used again? */
@@ -538,10 +543,12 @@ keep_leg (struct dm_mirror *m, unsigned int leg)
   pthread_mutex_unlock (&m->state_lock);
 
   if (state == DM_MIRROR_IN_SYNC || state == DM_MIRROR_RECOVERING) {
-    if (has_failed (l->region.bdev) && mirror_in_sync (m) == 1UL << leg)
-      try_last (m, leg);
-    else if (has_failed (l->region.bdev))
+    if (!has_failed (l->region.bdev))
+      return;
+    if (state == DM_MIRROR_RECOVERING || !mirror_is_outage (m))
       mirror_failed_flush (m, leg, ENOTCONN);
+    else if (may_try_again (m))
+      try_first_back (m, leg);
   }
   else if (!due)
     return;
@@ -560,6 +567,10 @@ keeper_thread (void *arg)
   pthread_mutex_lock (&m->state_lock);
   while (!m->stop) {
     pthread_mutex_unlock (&m->state_lock);
+    if (!mirror_is_outage (m))
+      m->outage_since = 0;
+    else if (m->outage_since == 0)
+      m->outage_since = clock_now ();
     for (i = 0; i < dm_mirror_num_legs (m); i++)
       keep_leg (m, i);
     pthread_mutex_lock (&m->state_lock);
@@ -575,25 +586,56 @@ keeper_thread (void *arg)
  * The custodian
  */
 
+/* The legs that are written, and how often they have become so or not. */
+static unsigned long
+get_recoveries (struct dm_mirror *m, unsigned int *recoveries)
+{
+  unsigned long legs;
+
+  pthread_mutex_lock (&m->state_lock);
+  legs = mirror_used (m);
+  FOR_EACH_LEG (i, legs)
+    recoveries[i] = m->legs[i].recoveries;
+  pthread_mutex_unlock (&m->state_lock);
+  return legs;
+}
+
+/* If they are the same still: one that is in sync now must not seem quiet by an
+ * older stamp.
+ */
+static bool
+record_stamps (struct dm_mirror *m, unsigned long legs,
+               const unsigned int *recoveries,
+               const struct bdev_stamp *stamps)
+{
+  bool same;
+
+  pthread_mutex_lock (&m->state_lock);
+  same = legs == mirror_used (m);
+  FOR_EACH_LEG (i, legs)
+    same = same && m->legs[i].recoveries == recoveries[i];
+  same = same && dm_log_stamp (m->log, stamps) == 0;
+  m->stampings += same;
+  pthread_mutex_unlock (&m->state_lock);
+  return same;
+}
+
 bool
 mirror_stamp (struct dm_mirror *m)
 {
   struct bdev_stamp stamps[DM_IO_MAX_REGIONS] = { 0 };
-  int errors[DM_IO_MAX_REGIONS] = { 0 }, r = 0;
-  unsigned long failed = 0;
+  unsigned int recoveries[DM_IO_MAX_REGIONS];
+  unsigned long legs = get_recoveries (m, recoveries), failed = 0;
+  int r;
 
-  pthread_mutex_lock (&m->state_lock);
-  FOR_EACH_LEG (i, mirror_used (m)) {
-    errors[i] = bdev_stamp (m->legs[i].region.bdev, &stamps[i]);
-    if (errors[i] < 0)
+  FOR_EACH_LEG (i, legs) {
+    r = bdev_stamp (m->legs[i].region.bdev, &stamps[i]);
+    if (r < 0) {
       failed |= 1UL << i;
+      mirror_failed_flush (m, i, -r);
+    }
   }
-  if (failed == 0)
-    r = dm_log_stamp (m->log, stamps);
-  pthread_mutex_unlock (&m->state_lock);
-  FOR_EACH_LEG (i, failed)
-    mirror_failed_flush (m, i, -errors[i]);
-  return failed == 0 && r == 0;
+  return failed == 0 && record_stamps (m, legs, recoveries, stamps);
 }
 
 void
@@ -627,8 +669,6 @@ tend (struct dm_mirror *m, unsigned int tick)
 {
   unsigned int all;
 
-  if (dm_log_is_dirty (m->log) || mirror_recovering (m) != 0)
-    mirror_keep_lease (m);
   mirror_clean (m);
   if (tick % RESTORE_TICKS == 0 && dm_log_copies (m->log, &all) < all)
     dm_log_restore (m->log);
@@ -651,6 +691,30 @@ custodian_thread (void *arg)
     pthread_mutex_unlock (&m->state_lock);
     measure_rate (m, &copied);
     tend (m, tick);
+    pthread_mutex_lock (&m->state_lock);
+  }
+  pthread_mutex_unlock (&m->state_lock);
+  return NULL;
+}
+
+/*----------------------------------------------------------------------
+ * The lease
+ */
+
+static void *
+lease_thread (void *arg)
+{
+  struct dm_mirror *m = arg;
+  uint64_t next;
+
+  pthread_mutex_lock (&m->state_lock);
+  while (!m->stop) {
+    next = clock_now () + LEASE_NSEC;
+    while (!m->stop && clock_now () < next)
+      wait_until (&m->state_changed, &m->state_lock, next);
+    pthread_mutex_unlock (&m->state_lock);
+    if (dm_log_is_dirty (m->log) || mirror_recovering (m) != 0)
+      dm_log_keep_lease (m->log);
     pthread_mutex_lock (&m->state_lock);
   }
   pthread_mutex_unlock (&m->state_lock);
@@ -709,6 +773,8 @@ mirror_start_threads (struct dm_mirror *m)
 
   if (r == 0)
     r = start (m, custodian_thread, m);
+  if (r == 0)
+    r = start (m, lease_thread, m);
   for (i = 0; r == 0 && i < MIRROR_COPIERS; i++)
     r = start_copier (m);
   return r;

@@ -33,6 +33,7 @@
 struct leg {
   struct io_region region;      /* set before the leg is used first */
   char *name, *id;
+  unsigned int place;           /* in the order in which legs were given */
   bool given;                   /* may be reopened */
 
   /* Owned by state_lock. */
@@ -42,6 +43,12 @@ struct leg {
   uint64_t retry_at, delay;     /* FAILED, MISSING: nsec, clock_now */
   unsigned int recoveries;      /* how many were begun or broken off */
   uint64_t to_copy;             /* chunks, when this recovery began */
+  bool cannot_flush;            /* IN_SYNC, the last: that has failed, and counts */
+
+  /* Atomic: when it was written last, or not used any more (clock_date).  What is
+   * newer is from somebody else.
+   */
+  uint64_t left;
 };
 
 /* What the copiers share. */
@@ -59,6 +66,7 @@ struct mirror_work {
 
 struct dm_mirror {
   unsigned int num_legs;        /* atomic; grows, under state_lock */
+  unsigned int num_given;       /* of them; owned by state_lock */
   sector_t sectors;
   unsigned int block_size;
   struct dm_log *log;           /* or NULL */
@@ -73,22 +81,23 @@ struct dm_mirror {
   pthread_cond_t state_changed; /* for the keeper, or stop */
   unsigned long in_sync;        /* atomic: bit i is leg i */
   unsigned long recovering;     /* the same */
+  unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
   unsigned long write_mostly;   /* atomic */
-  uint64_t lease;               /* atomic: see dm_log_extend */
-  unsigned int leases;          /* owned by state_lock: begun anew */
   bool active;                  /* atomic: a request came since it was reset */
   uint64_t active_until;        /* atomic: clients count as active */
-  /* The last leg in sync may have lost writes.  Both atomic. */
-  bool lost;                    /* the next flush has to fail */
-  unsigned int losses;          /* ... and what was under way then */
+  /* Atomic: how often legs that stayed in sync may have lost writes, and the last
+   * of these that some client was told of.
+   */
+  unsigned int losses, losses_told;
+  uint64_t outage_since;        /* the keeper's: it has seen one since; or 0 */
   bool unreconciled;            /* atomic: there may be such chunks */
   uint64_t copied;              /* atomic: bytes */
   uint64_t rate;                /* atomic: bytes per second */
 
   struct mirror_work work;
-  bool stop;                    /* owned by state_lock: keeper, custodian */
+  bool stop;                    /* owned by state_lock: all but copiers */
   unsigned int num_threads;
-  pthread_t threads[MIRROR_COPIERS + 2];
+  pthread_t threads[MIRROR_COPIERS + 3];
   struct leg legs[DM_IO_MAX_REGIONS];
 };
 
@@ -138,6 +147,15 @@ mirror_chunks (const struct dm_mirror *m)
   return (m->sectors + dm_log_chunk (m->log) - 1) / dm_log_chunk (m->log);
 }
 
+/* A leg comes after all that were given before it.  Called with state_lock, or
+ * before there are threads, and before the leg is used.
+ */
+extern void mirror_give (struct dm_mirror *m, unsigned int leg);
+
+/* The one of LEGS that was given first. */
+extern unsigned int mirror_given_first (const struct dm_mirror *m,
+                                        unsigned long legs);
+
 extern unsigned long mirror_offline (const struct dm_mirror *m);
 
 /* One dm-io request for a set of legs.  Returns those that failed; the
@@ -148,6 +166,9 @@ extern unsigned long mirror_run (struct dm_mirror *m,
                                  unsigned long legs, sector_t sector,
                                  sector_t count,
                                  struct dm_io_result *results);
+
+/* About half of so many sectors, in whole blocks; 0 if they are one. */
+extern sector_t mirror_half (const struct dm_mirror *m, sector_t count);
 
 /* Read from one leg.  Returns 0 or an errno, positive. */
 extern int mirror_read_leg (struct dm_mirror *m, unsigned int leg, void *data,
@@ -164,6 +185,7 @@ struct mirror_failure {
   sector_t sector, count;
   unsigned long legs;           /* those that failed */
   unsigned long others;         /* that did what the legs have not */
+  bool fua;                     /* it was to be made durable */
   const struct dm_io_result *results;
 };
 
@@ -177,7 +199,14 @@ extern int mirror_failed (struct dm_mirror *m,
 /* Wait until all legs that have left the sets are recorded.  0 or -EIO. */
 extern int mirror_settle (struct dm_mirror *m);
 
-/* The same, of a flush of one leg. */
+/* No leg in sync can be reached (W4).  Then mirror_go_on_with uses one that has
+ * failed again, and drops the others; false if it cannot be used now.  Only for the
+ * thread that uses legs again.
+ */
+extern bool mirror_is_outage (const struct dm_mirror *m);
+extern bool mirror_go_on_with (struct dm_mirror *m, unsigned int leg);
+
+/* The same as mirror_failed, of a flush of one leg. */
 extern void mirror_failed_flush (struct dm_mirror *m, unsigned int leg,
                                  int error);
 
@@ -194,9 +223,6 @@ extern void mirror_set_state (struct dm_mirror *m, unsigned int leg,
 extern bool mirror_begin_recovery (struct dm_mirror *m, unsigned int leg);
 /* It lacks nothing any more: make it one in sync. */
 extern void mirror_end_recovery (struct dm_mirror *m, unsigned int leg);
-
-/* Extend the lease of the legs if it would end soon.  0 or -EIO. */
-extern int mirror_keep_lease (struct dm_mirror *m);
 
 /*----------------------------------------------------------------------
  * mirror-assemble.c
@@ -251,6 +277,12 @@ extern int mirror_flush_legs (struct dm_mirror *m, unsigned long legs);
 extern int mirror_reconcile (struct dm_mirror *m, sector_t sector,
                              sector_t count);
 
+/* The same, if that has failed, for these sectors alone: others of their chunks
+ * may be unreadable.
+ */
+extern int mirror_reconcile_part (struct dm_mirror *m, sector_t sector,
+                                  sector_t count);
+
 /* How many sectors from here on are equal: at least those of the first chunk,
  * which is made so; or 0 if that fails.
  */
@@ -276,7 +308,9 @@ extern void mirror_wake (struct dm_mirror *m);
 
 /* Flush the legs and clear what is dirty and idle (W2). */
 extern void mirror_clean (struct dm_mirror *m);
-/* Tell the log what the legs are like now that they are quiet. */
+/* Tell the log what the legs are like now that they are quiet.  False if that
+ * cannot be done, or others have become legs that are written.
+ */
 extern bool mirror_stamp (struct dm_mirror *m);
 
 /* Let a copier that has worked since BEGUN and copied so many bytes wait, so that

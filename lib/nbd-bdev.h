@@ -25,6 +25,9 @@
 /* Delay before connections that worked are made again. */
 #define NBD_FIRST_DELAY (NSEC_PER_SEC / 10)
 
+/* A server that was sent nothing for this long is asked if it is there. */
+#define NBD_PROBE_NSEC NSEC_PER_SEC
+
 /* Operations beside those of dm-io; see struct nbd_waited. */
 #define NBD_OP_EXTENTS ((enum dm_io_op) (DM_IO_WRITE_ZEROES + 1))
 #define NBD_OP_PREFETCH ((enum dm_io_op) (DM_IO_WRITE_ZEROES + 2))
@@ -49,6 +52,8 @@ struct nbd_command {
   struct bdev_io *io;
   unsigned int connection;
   uint64_t deadline;
+  bool flying;                  /* it is in that list: it has not ended */
+  bool remembered;              /* it has ended, and libnbd still knows it */
   bool flush, fua;
   bool durable;                 /* a change, once acknowledged */
   uint64_t changes;             /* a flush: what it makes durable */
@@ -93,6 +98,10 @@ struct nbd_bdev {
   struct nbd_command_list free, flying, ended; /* flying: by deadline */
   struct bdev_io *waiting, **waiting_end; /* for a command or memory */
   uint64_t retry_at;            /* 0, or when there may be memory */
+  uint64_t sent_at;             /* when the last command was sent */
+  bool probing;                 /* this operation is under way: */
+  struct nbd_waited probe;
+  struct bdev_extent probe_extent; /* its answer, which nobody reads */
   bool broken;                  /* a connection was found to have failed */
   int error;                    /* 0, or the errno of that */
   char *why;                    /* NULL, or what libnbd said then */
@@ -143,10 +152,19 @@ extern bool nbd_may_land (const struct nbd_bdev *nbd);
 /* A connection has failed, with this errno, or 0. */
 extern void nbd_set_broken (struct nbd_bdev *nbd, int error);
 
-/* All commands in flight fail with ERROR, an errno, after the connections
- * were closed; and so does what waits.
+/* The connections are about to be closed: all commands in flight end with
+ * ERROR, an errno, and libnbd is asked about those that have ended, while
+ * that is possible.  nbd_end_commands goes on with their operations.
  */
-extern void nbd_fail_commands (struct nbd_bdev *nbd, int error);
+extern void nbd_abandon_commands (struct nbd_bdev *nbd, int error);
+
+/* When to ask an idle server if it is there, on clock_now; UINT64_MAX: not
+ * now.  It is asked for the block status of its first block, and nobody waits
+ * for that: the command does for an idle connection what others do for a busy
+ * one.  It finds that the server has gone, hangs, or is shutting down.
+ */
+extern uint64_t nbd_probe_at (const struct nbd_bdev *nbd);
+extern void nbd_probe (struct nbd_bdev *nbd);
 
 /* What is left of the operation is not done. */
 extern void nbd_drop_rest (struct bdev_io *io, int error);

@@ -107,7 +107,7 @@ note_end (struct nbd_bdev *nbd, const struct nbd_command *c)
   if (c->flush) {
     if (c->error == 0)
       nbd->flushed = MAX (nbd->flushed, c->changes);
-    else if (!lost && nbd->flush_error == 0)
+    else if (!lost && c->error != ESHUTDOWN && nbd->flush_error == 0)
       nbd->flush_error = c->error;
   }
   else if (changes_data (c->io)) {
@@ -121,27 +121,49 @@ note_end (struct nbd_bdev *nbd, const struct nbd_command *c)
     nbd->delay = NBD_FIRST_DELAY;
 }
 
-static bool
-is_remembered (const struct nbd_command *c)
+/* A command that is in flight has ended with ERROR, an errno or 0. */
+static void
+set_ended (struct nbd_command *c, int error)
 {
-  return c->error != 0 || (c->io->op == DM_IO_READ && !c->flush);
+  c->error = error;
+  c->flying = false;
+  take_out (&c->nbd->flying, c);
+  append (&c->nbd->ended, c);
+}
+
+/* A server that answers so does nothing any more, but waits until its clients
+ * have left.
+ */
+static void
+note_shutdown (struct nbd_bdev *nbd)
+{
+  nbd_set_broken (nbd, 0);
+  if (nbd->why == NULL)
+    nbd->why = g_strdup ("the server is shutting down");
 }
 
 /* Called by libnbd with the handle locked, so it only makes a note.  Libnbd
- * may forget the command then, unless it has failed: if the connection fails
- * while the command is sent, libnbd still looks at it after this.  A read is
- * checked by nbd_aio_command_completed later, which needs it, too.
+ * may forget the command then (1), unless it has failed: if the connection
+ * fails while the command is sent, libnbd still looks at it after this.  A
+ * read is checked by nbd_aio_command_completed later, which needs it, too.
+ *
+ * From version 1.18 on nbd_close calls this for all commands that libnbd
+ * remembers.  They have ended before (nbd_abandon_commands), and nothing new
+ * is said of them.
  */
 static int
 command_ended (void *user_data, int *error)
 {
   struct nbd_command *c = user_data;
 
-  c->error = *error > 0 ? *error : *error < 0 ? EIO : 0;
+  if (!c->flying)
+    return 1;
+  set_ended (c, *error > 0 ? *error : *error < 0 ? EIO : 0);
   note_end (c->nbd, c);
-  take_out (&c->nbd->flying, c);
-  append (&c->nbd->ended, c);
-  return is_remembered (c) ? 0 : 1;
+  if (c->error == ESHUTDOWN)
+    note_shutdown (c->nbd);
+  c->remembered = c->error != 0 || (c->io->op == DM_IO_READ && !c->flush);
+  return c->remembered ? 0 : 1;
 }
 
 /* The first that has something left, since a busy connection costs both
@@ -169,11 +191,13 @@ new_command (struct nbd_bdev *nbd, struct bdev_io *io)
     return NULL;
   c->io = io;
   c->connection = choose_connection (nbd);
-  c->deadline = clock_now () + nbd->timeout * NSEC_PER_SEC;
-  c->flush = c->fua = c->durable = false;
+  nbd->sent_at = clock_now ();
+  c->deadline = nbd->sent_at + nbd->timeout * NSEC_PER_SEC;
+  c->flush = c->fua = c->durable = c->remembered = false;
   c->length = 0;
   c->bounced = NULL;
   c->error = 0;
+  c->flying = true;
   append (&nbd->flying, c);
   return c;
 }
@@ -189,6 +213,7 @@ free_command (struct nbd_bdev *nbd, struct nbd_command *c)
 static void
 forget_command (struct nbd_bdev *nbd, struct nbd_command *c)
 {
+  c->flying = false;
   take_out (&nbd->flying, c);
   free_command (nbd, c);
 }
@@ -321,7 +346,7 @@ static bool
 find_buffer (struct nbd_bdev *nbd, struct nbd_command *c)
 {
   const struct bdev_io *io = c->io;
-  struct iovec iov;
+  struct iovec iov = { NULL, 0 };
 
   memory_iovecs (&io->data, MIN (io->length, nbd->export.max_transfer),
                  &iov, 1);
@@ -488,15 +513,19 @@ nbd_run_waiting (struct nbd_bdev *nbd)
   }
 }
 
-/* Let libnbd forget a command that it remembers.  True if it has succeeded,
- * and a read got all that it asked for: what a server did not send would
- * be taken for zeroes.
+/* Let libnbd forget a command that it remembers.  A read has failed if the
+ * server did not send all that it was asked for: what is not there would be
+ * taken for zeroes.
  */
-static bool
-is_complete (const struct nbd_bdev *nbd, const struct nbd_command *c)
+static void
+retire (struct nbd_command *c)
 {
-  return nbd->connections.n > 0 &&
-    nbd_aio_command_completed (handle_of (c), c->cookie) == 1;
+  if (!c->remembered)
+    return;
+  c->remembered = false;
+  if (nbd_aio_command_completed (handle_of (c), c->cookie) != 1 &&
+      c->error == 0)
+    c->error = EIO;
 }
 
 static void
@@ -507,8 +536,7 @@ end_command (struct nbd_bdev *nbd, struct nbd_command *c)
   nbd->in_flight[c->connection]--;
   nbd->bytes -= bytes_of (c);
   io->pending--;
-  if (is_remembered (c) && !is_complete (nbd, c) && c->error == 0)
-    c->error = EIO;
+  retire (c);
   if (c->error != 0)
     command_failed (c, c->error);
   else if (io->op == DM_IO_READ && c->bounced != NULL)
@@ -545,16 +573,47 @@ nbd_may_differ (const struct nbd_bdev *nbd)
 }
 
 void
-nbd_fail_commands (struct nbd_bdev *nbd, int error)
+nbd_abandon_commands (struct nbd_bdev *nbd, int error)
 {
   struct nbd_command *c;
 
-  while ((c = take_first (&nbd->flying)) != NULL) {
-    c->error = error;
-    append (&nbd->ended, c);
-  }
-  nbd_end_commands (nbd);
-  nbd_run_waiting (nbd);
+  for (c = nbd->ended.first; c != NULL; c = c->next)
+    retire (c);
+  while (nbd->flying.first != NULL)
+    set_ended (nbd->flying.first, error);
+}
+
+/*----------------------------------------------------------------------
+ * Probes
+ */
+
+uint64_t
+nbd_probe_at (const struct nbd_bdev *nbd)
+{
+  if (nbd->connections.n == 0 || nbd->failed || nbd->stop || nbd->probing ||
+      nbd->flying.first != NULL || !nbd->export.can_block_status)
+    return UINT64_MAX;
+  return nbd->sent_at + NBD_PROBE_NSEC;
+}
+
+static void
+probe_done (struct bdev_io *io, int error)
+{
+  ((struct nbd_bdev *) io->bdev)->probing = false;
+}
+
+void
+nbd_probe (struct nbd_bdev *nbd)
+{
+  nbd->probing = true;
+  nbd->probe = (struct nbd_waited) {
+    .io = {
+      .bdev = &nbd->common, .op = NBD_OP_EXTENTS,
+      .length = nbd->export.block_size, .done = probe_done,
+    },
+    .extents = &nbd->probe_extent, .max = 1,
+  };
+  nbd_run_io (nbd, &nbd->probe.io);
 }
 
 void

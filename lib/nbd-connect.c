@@ -80,15 +80,44 @@ struct nbd_attempt {
  * URIs
  */
 
-static bool
-is_file_parameter (const char *name)
+/* The queries that libnbd is given; the value of each is a path.  Newer versions
+ * know others, of which some turn the verification of the server off.
+ */
+static const char *const known_queries[] = {
+  "socket", "tls-certificates", "tls-psk-file", NULL,
+};
+
+/* What is wrong with the queries of the URI, or NULL. */
+static char *
+check_queries (const char *uri)
 {
-  return strcmp (name, "socket") == 0 ||
-    strcmp (name, "tls-certificates") == 0 ||
-    strcmp (name, "tls-psk-file") == 0;
+  const char *query = strchr (uri, '?');
+  g_autoptr (GHashTable) seen =
+    g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  g_autoptr (GError) malformed = NULL;
+  GUriParamsIter iter;
+  char *name, *value;
+
+  if (query == NULL)
+    return NULL;
+  g_uri_params_iter_init (&iter, query + 1, -1, "&;", G_URI_PARAMS_NONE);
+  while (g_uri_params_iter_next (&iter, &name, &value, &malformed)) {
+    g_free (value);
+    if (!g_strv_contains (known_queries, name)) {
+      g_autofree char *unknown = name;
+
+      return g_strdup_printf ("the query '%s' is not known; known are "
+                              "socket=PATH, tls-certificates=DIRECTORY and "
+                              "tls-psk-file=FILE", unknown);
+    }
+    if (!g_hash_table_add (seen, name))
+      return g_strdup_printf ("the query '%s' is given twice", name);
+  }
+  return malformed == NULL ? NULL :
+    g_strdup ("what follows '?' must be name=value, with '&' between them");
 }
 
-/* The queries of the URI; NULL if they are malformed. */
+/* The queries of a URI that has been checked. */
 static GHashTable *
 queries (const char *uri)
 {
@@ -111,8 +140,7 @@ with_absolute_paths (const char *uri)
   absolute = g_string_new_len (uri, query - uri);
   g_uri_params_iter_init (&iter, query + 1, -1, "&;", G_URI_PARAMS_NONE);
   while (g_uri_params_iter_next (&iter, &name, &value, NULL)) {
-    g_autofree char *file = is_file_parameter (name) ?
-      g_canonicalize_filename (value, NULL) : g_strdup (value);
+    g_autofree char *file = g_canonicalize_filename (value, NULL);
 
     g_string_append_c (absolute, strchr (absolute->str, '?') ? '&' : '?');
     g_string_append_uri_escaped (absolute, name, NULL, FALSE);
@@ -172,7 +200,7 @@ nbd_check_uri (const char *uri, char **error)
   static const char *const schemes[] = {
     "nbd://", "nbds://", "nbd+unix://", "nbds+unix://",
   };
-  g_autoptr (GHashTable) params = queries (uri);
+  g_autoptr (GHashTable) params = NULL;
   bool known = false;
   size_t i;
 
@@ -188,11 +216,10 @@ nbd_check_uri (const char *uri, char **error)
                        "write %23");
     return NULL;
   }
-  if (params == NULL) {
-    *error = g_strdup ("what follows '?' must be name=value, with '&' "
-                       "between them");
+  *error = check_queries (uri);
+  if (*error != NULL)
     return NULL;
-  }
+  params = queries (uri);
   *error = check_tls (uri, params);
   return *error == NULL ? with_absolute_paths (uri) : NULL;
 }

@@ -17,8 +17,9 @@
 extern void nbd_connections_close (struct nbd_connections *connections);
 
 /* Close them, as they are: nothing more is sent, and over TCP what the
- * kernel has not sent yet is thrown away.  Completion callbacks of commands
- * in flight are not called.
+ * kernel has not sent yet is thrown away.  Whether libnbd calls the completion
+ * callbacks of commands in flight depends on its version, so they have to be
+ * abandoned before (nbd_abandon_commands).
  */
 extern void nbd_connections_abort (struct nbd_connections *connections);
 

@@ -74,11 +74,16 @@ fail_for_good (struct nbd_bdev *nbd, const char *why)
              "means until restart", nbd->common.name, why);
 }
 
-/* Part with the connections: at once, if that does no harm. */
+/* Part with the connections: at once, if that does no harm.  Commands in flight
+ * end before, so that what libnbd says of them when it closes comes too late.
+ */
 static void
 disconnect (struct nbd_bdev *nbd, bool late)
 {
-  if (nbd_may_land (nbd)) {
+  bool may_land = nbd_may_land (nbd);
+
+  nbd_abandon_commands (nbd, late ? ETIMEDOUT : ENOTCONN);
+  if (may_land) {
     nbd_farewell_begin (&nbd->farewell, &nbd->connections, nbd->error);
     nbd->farewell.doubtful = nbd->farewell.doubtful || late;
     nbd->must_settle = true;
@@ -115,7 +120,8 @@ give_up (struct nbd_bdev *nbd, bool late, const char *why)
   report_lost (nbd, why);
   disconnect (nbd, late);
   nbd->attempt_at = clock_now () + nbd->delay;
-  nbd_fail_commands (nbd, late ? ETIMEDOUT : ENOTCONN);
+  nbd_end_commands (nbd);
+  nbd_run_waiting (nbd);
 }
 
 void
@@ -248,6 +254,8 @@ nbd_keep_time (struct nbd_bdev *nbd)
     give_up (nbd, true, why);
   }
   nbd_farewell_look (&nbd->farewell);
+  if (nbd_probe_at (nbd) <= now)
+    nbd_probe (nbd);
   if (!is_connecting (nbd))
     return;
   if (nbd->attempt == NULL && nbd->attempt_at <= now)
@@ -263,6 +271,7 @@ nbd_next_event (const struct nbd_bdev *nbd)
 
   if (nbd->flying.first != NULL)
     at = nbd->flying.first->deadline;
+  at = MIN (at, nbd_probe_at (nbd));
   if (nbd->retry_at != 0)
     at = MIN (at, nbd->retry_at);
   if (nbd->attempt != NULL)

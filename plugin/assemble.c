@@ -5,7 +5,9 @@
 
 /* The order in which a start looks at things, so that one that is refused
  * harms nothing: open the regions, open and read the copies of the log that
- * exist, and only when all fits create copies and write.
+ * exist, and only when all fits create copies and write.  Servers are
+ * connected to all at once, and asked in the order of the command line
+ * what has come of it.
  */
 
 #include <config.h>
@@ -13,14 +15,13 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define NBDKIT_API_VERSION 2
-#include <nbdkit-plugin.h>
-
 #include <glib.h>
 
 #include "assemble.h"
 #include "block-device.h"
 #include "copies.h"
+#include "log.h"
+#include "samples.h"
 #include "worker.h"
 
 struct assembly {
@@ -36,7 +37,7 @@ struct assembly {
 static bool
 failed (char *error)
 {
-  nbdkit_error ("%s", error);
+  report_error ("%s", error);
   g_free (error);
   return false;
 }
@@ -45,6 +46,7 @@ failed (char *error)
  * A new mirror
  */
 
+/* None of them is missing. */
 static sector_t
 smallest_leg (const struct legs *legs)
 {
@@ -77,7 +79,7 @@ describe_leg (const struct assembly *a, unsigned int i,
     r = bdev_stamp (given.region.bdev, &leg->stamp);
   if (r == 0)
     return true;
-  nbdkit_error ("region '%s': cannot be flushed: %s", given.name,
+  report_error ("region '%s': cannot be flushed: %s", given.name,
                 strerror (-r));
   return false;
 }
@@ -93,7 +95,8 @@ new_log (struct assembly *a, sector_t volume, sector_t chunk)
   for (i = 0; i < legs_count (a->legs); i++)
     if (!describe_leg (a, i, &legs[i]))
       return false;
-  if (!copies_create (a->copies, dm_log_copy_sectors (volume, chunk)))
+  if (!copies_create (a->copies, dm_log_copy_sectors (volume, chunk),
+                      dm_log_new_copy_sectors (volume, chunk)))
     return false;
   n = copies_get (a->copies, copies);
   a->log = dm_log_new (n, copies, volume, chunk, legs_count (a->legs), legs,
@@ -101,22 +104,73 @@ new_log (struct assembly *a, sector_t volume, sector_t chunk)
   return a->log != NULL || failed (error);
 }
 
+/* No copy of a log was found.  Whether this is the first start, or names are
+ * wrong, only the user knows.
+ */
+static bool
+check_first_start (const struct assembly *a)
+{
+  g_autofree char *missing = legs_missing (a->legs);
+  g_autofree char *copies = copies_names (a->copies);
+
+  if (missing != NULL)
+    report_error ("%s: cannot be opened, and no copy of a log was found in %s: "
+                  "correct the names that are wrong; a mirror that has been "
+                  "used needs a copy of its log, and a new one all of its "
+                  "regions and init=", missing, copies);
+  else if (a->params->init == INIT_NOT_SAID)
+    report_error ("this mirror has no log yet: say what the regions hold: "
+                  "init=clean if they are alike, init=sync to copy the first "
+                  "over the others (or log=none for a mirror that remembers "
+                  "no failed or interrupted write); if it has been used "
+                  "before, name a copy of its log, as none was found in %s",
+                  copies);
+  return missing == NULL && a->params->init != INIT_NOT_SAID;
+}
+
+/* The user says that the regions are alike: a look at some of their blocks, since
+ * a wrong name is easily given.
+ */
+static bool
+look_alike (const struct assembly *a, sector_t volume)
+{
+  struct dm_mirror_leg first = legs_get (a->legs, 0), other;
+  unsigned int i;
+  sector_t at;
+  int r;
+
+  for (i = 1; i < legs_count (a->legs); i++) {
+    other = legs_get (a->legs, i);
+    r = samples_compare (&first.region, &other.region, volume, &at);
+    if (r < 0)
+      report_error ("init=clean: regions '%s' and '%s' cannot be compared: %s",
+                    first.name, other.name, strerror (-r));
+    else if (r > 0)
+      report_error ("init=clean: regions '%s' and '%s' are not alike: they "
+                    "differ in the block at offset %" PRIu64 ", for one; "
+                    "correct the names, or say init=sync to copy the first "
+                    "over the others", first.name, other.name,
+                    at * DM_IO_SECTOR_SIZE);
+    if (r != 0)
+      return false;
+  }
+  return true;
+}
+
 static bool
 make_log (struct assembly *a)
 {
-  sector_t volume = smallest_leg (a->legs);
-  sector_t chunk = a->params->chunk != 0 ?
-    a->params->chunk / DM_IO_SECTOR_SIZE : dm_log_default_chunk (volume);
+  sector_t volume, chunk;
 
-  if (a->params->init == INIT_NOT_SAID) {
-    nbdkit_error ("this mirror has no log yet: say what the regions hold: "
-                  "init=clean if they are alike, init=sync to copy the first "
-                  "over the others (or log=none for a mirror that remembers "
-                  "no failed or interrupted write)");
+  if (!check_first_start (a))
     return false;
-  }
+  volume = smallest_leg (a->legs);
+  if (a->params->init == INIT_CLEAN && !look_alike (a, volume))
+    return false;
+  chunk = a->params->chunk != 0 ? a->params->chunk / DM_IO_SECTOR_SIZE :
+    dm_log_default_chunk (volume);
   if ((volume - 1) / chunk >= DM_LOG_MAX_CHUNKS) {
-    nbdkit_error ("the volume of %" PRIu64 " bytes would have more than %"
+    report_error ("the volume of %" PRIu64 " bytes would have more than %"
                   PRIu64 " chunks of %" PRIu64 " bytes; say chunk= with more",
                   volume * DM_IO_SECTOR_SIZE, DM_LOG_MAX_CHUNKS,
                   chunk * DM_IO_SECTOR_SIZE);
@@ -135,14 +189,14 @@ check_params (const struct assembly *a, const char *first_copy)
   uint64_t chunk = dm_log_chunk (a->log) * DM_IO_SECTOR_SIZE;
 
   if (a->params->init != INIT_NOT_SAID) {
-    nbdkit_error ("init=: the mirror has a log already (%s, mirror %s); leave "
+    report_error ("init=: the mirror has a log already (%s, mirror %s); leave "
                   "out init=.  To make a new mirror of its regions, remove "
                   "all copies of the log first", first_copy,
                   dm_log_uuid (a->log));
     return false;
   }
   if (a->params->chunk != 0 && a->params->chunk != chunk) {
-    nbdkit_error ("chunk=%" PRIu64 ": the log has chunks of %" PRIu64
+    report_error ("chunk=%" PRIu64 ": the log has chunks of %" PRIu64
                   " bytes, which cannot be changed; leave out chunk=",
                   a->params->chunk, chunk);
     return false;
@@ -155,11 +209,11 @@ static bool
 add_copies (struct assembly *a, unsigned int num_loaded)
 {
   struct dm_log_copy copies[DM_IO_MAX_REGIONS];
-  sector_t sectors = dm_log_copy_sectors (dm_log_volume (a->log),
-                                          dm_log_chunk (a->log));
+  sector_t volume = dm_log_volume (a->log), chunk = dm_log_chunk (a->log);
   unsigned int i, n;
 
-  if (!copies_create (a->copies, sectors))
+  if (!copies_create (a->copies, dm_log_copy_sectors (volume, chunk),
+                      dm_log_new_copy_sectors (volume, chunk)))
     return false;
   n = copies_get (a->copies, copies);
   for (i = num_loaded; i < n; i++)
@@ -175,8 +229,7 @@ open_log (struct assembly *a)
   char *error = NULL;
   unsigned int n;
 
-  a->copies = copies_open (a->params, a->legs);
-  if (a->copies == NULL)
+  if (!copies_open (a->copies, a->params))
     return false;
   n = copies_get (a->copies, copies);
   if (n > 0)
@@ -189,25 +242,6 @@ open_log (struct assembly *a)
 /*----------------------------------------------------------------------
  * The mirror
  */
-
-/* With a log every region has to be kept up to date. */
-static bool
-check_writable (const struct assembly *a)
-{
-  unsigned int i;
-
-  for (i = 0; i < legs_count (a->legs); i++) {
-    const struct block_device *bdev = legs_get (a->legs, i).region.bdev;
-
-    if (bdev != NULL && bdev->read_only) {
-      nbdkit_error ("region '%s': cannot be written; make it writable for "
-                    "the user of this process, or say log=none for "
-                    "a volume that is only read", legs_get (a->legs, i).name);
-      return false;
-    }
-  }
-  return true;
-}
 
 static bool
 new_mirror (struct assembly *a)
@@ -243,13 +277,13 @@ report_region (const struct assembly *a, unsigned int number,
   const struct block_device *bdev = leg->region.bdev;
 
   if (leg->region.count > size && !bdev->endless)
-    nbdkit_error ("region %u (%s) is larger than the volume, which has %"
+    report_error ("region %u (%s) is larger than the volume, which has %"
                   PRIu64 " bytes in whole blocks of %u; the rest of the "
                   "region is not used", number, leg->name,
                   size * DM_IO_SECTOR_SIZE,
                   dm_mirror_block_size (a->mirror));
   if (bdev->read_only && !dm_mirror_read_only (a->mirror))
-    nbdkit_error ("region %u (%s) is read-only: every write to the volume "
+    report_error ("region %u (%s) is read-only: every write to the volume "
                   "will fail", number, leg->name);
 }
 
@@ -260,7 +294,7 @@ report_copies (const struct assembly *a)
   unsigned int i, n = copies_get (a->copies, copies);
 
   for (i = n - a->num_new_copies; i < n; i++)
-    nbdkit_error ("log copy '%s': did not exist, and was made from the other "
+    report_error ("log copy '%s': did not exist, and was made from the other "
                   "copies", copies[i].name);
 }
 
@@ -271,7 +305,7 @@ report_reconciling (const struct assembly *a)
 
   dm_mirror_get_status (a->mirror, &status);
   if (status.to_reconcile > 0)
-    nbdkit_error ("the last server did not end in order: %" PRIu64
+    report_error ("the last server did not end in order: %" PRIu64
                   " of %" PRIu64 " bytes may differ between the legs and "
                   "are made equal now", status.to_reconcile, status.size);
   dm_mirror_status_clear (&status);
@@ -298,10 +332,12 @@ report (const struct assembly *a)
 static bool
 assemble_all (struct assembly *a)
 {
-  a->legs = legs_open (a->params);
-  if (a->legs == NULL)
+  a->legs = legs_begin (a->params);
+  if (!a->params->log_none)
+    a->copies = copies_begin (a->params, a->legs);
+  if (!legs_open (a->legs, a->params))
     return false;
-  if (!a->params->log_none && !(check_writable (a) && open_log (a)))
+  if (a->params->log_none ? !copies_allow_none (a->legs) : !open_log (a))
     return false;
   return new_mirror (a);
 }

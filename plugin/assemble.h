@@ -16,7 +16,7 @@
 
 struct assembly;
 
-/* NULL after nbdkit_error: then nothing was created or changed. */
+/* NULL after report_error: then nothing was created or changed. */
 extern struct assembly *assemble (const struct params *params);
 
 extern struct dm_mirror *assembly_mirror (const struct assembly *a);

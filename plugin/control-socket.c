@@ -13,12 +13,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define NBDKIT_API_VERSION 2
-#include <nbdkit-plugin.h>
-
 #include <glib.h>
 
 #include "control-socket.h"
+#include "log.h"
 
 #define BACKLOG 128
 
@@ -99,13 +97,13 @@ static void
 report (const char *path, int err)
 {
   if (err != EADDRINUSE)
-    nbdkit_error ("control=%s: cannot make the socket: %s; its directory has "
+    report_error ("control=%s: cannot make the socket: %s; its directory has "
                   "to exist, and to be writable", path, strerror (err));
   else if (is_socket (path))
-    nbdkit_error ("control=%s: another server uses this socket; stop it, or "
+    report_error ("control=%s: another server uses this socket; stop it, or "
                   "name another socket", path);
   else
-    nbdkit_error ("control=%s: exists and is not a socket; name another path",
+    report_error ("control=%s: exists and is not a socket; name another path",
                   path);
 }
 

@@ -11,7 +11,7 @@
 struct control_socket;
 
 /* Make it and listen.  One that is left over from a server that has ended is
- * replaced.  NULL after nbdkit_error.
+ * replaced.  NULL after report_error.
  */
 extern struct control_socket *control_socket_new (const char *path);
 

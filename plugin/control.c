@@ -27,6 +27,7 @@
 
 #include "control.h"
 #include "dm-mirror.h"
+#include "escape.h"
 #include "message.h"
 #include "rpc.h"
 #include "worker.h"
@@ -92,7 +93,7 @@ leg_as_variant (unsigned int number, const struct dm_mirror_leg_status *leg)
 
   g_variant_builder_init (&object, G_VARIANT_TYPE_VARDICT);
   put (&object, "number", g_variant_new_uint32 (number));
-  put (&object, "spec", message_string (leg->name));
+  put (&object, "spec", message_name (leg->name));
   put (&object, "state",
        g_variant_new_string (dm_mirror_state_name (leg->state)));
   put (&object, "out_of_sync", g_variant_new_uint64 (leg->out_of_sync));
@@ -116,13 +117,32 @@ legs_as_variant (const struct dm_mirror_status *status)
 }
 
 static GVariant *
-log_as_variant (const struct dm_mirror_status *status)
+copy_as_variant (const struct dm_log_copy_status *copy)
 {
   GVariantBuilder object;
 
   g_variant_builder_init (&object, G_VARIANT_TYPE_VARDICT);
+  put (&object, "number", g_variant_new_uint32 (copy->number));
+  put (&object, "place", copy->place != NULL ? message_name (copy->place) :
+       string_or_null (NULL));
+  put (&object, "in_use", g_variant_new_boolean (copy->in_use));
+  return g_variant_builder_end (&object);
+}
+
+static GVariant *
+log_as_variant (const struct dm_mirror_status *status)
+{
+  GVariantBuilder object, places;
+  unsigned int i;
+
+  g_variant_builder_init (&places, G_VARIANT_TYPE ("aa{sv}"));
+  for (i = 0; i < status->log_copies_all; i++)
+    g_variant_builder_add_value (&places,
+                                 copy_as_variant (&status->copies[i]));
+  g_variant_builder_init (&object, G_VARIANT_TYPE_VARDICT);
   put (&object, "copies", g_variant_new_uint32 (status->log_copies));
   put (&object, "all", g_variant_new_uint32 (status->log_copies_all));
+  put (&object, "places", g_variant_builder_end (&places));
   return g_variant_builder_end (&object);
 }
 
@@ -337,7 +357,7 @@ parse_leg (GVariant *params)
   if (g_variant_is_of_type (value, G_VARIANT_TYPE_INT64))
     return g_strdup_printf ("%" PRIi64, g_variant_get_int64 (value));
   if (g_variant_is_of_type (value, G_VARIANT_TYPE_STRING))
-    return g_variant_dup_string (value, NULL);
+    return escape_undo (g_variant_get_string (value, NULL));
   return NULL;
 }
 

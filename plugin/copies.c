@@ -18,24 +18,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NBDKIT_API_VERSION 2
-#include <nbdkit-plugin.h>
-
 #include <glib.h>
 
 #include "block-device.h"
 #include "copies.h"
+#include "log.h"
+#include "part.h"
 
 #define SUFFIX ".dmlog"
 
 struct copy {
   struct spec *spec;
+  char *place;                  /* spec_absolute_text */
   mode_t mode;                  /* to create it with; 0: do not */
+  struct bdev_opening *opening; /* until that has ended */
   struct io_region region;      /* bdev NULL: it does not exist */
   bool created;
 };
 
 struct copies {
+  const struct legs *legs;
   unsigned int timeout;
   unsigned int n;
   struct copy list[DM_IO_MAX_REGIONS];
@@ -45,8 +47,11 @@ struct copies {
  * Where they are
  */
 
+/* One beside a region that is missing may still be worth reading; it is not used
+ * before the next start then.
+ */
 static int
-check_copy (struct copy *copy, char **message)
+check_copy (struct copy *copy, bool may_be_read_only, char **message)
 {
   const struct spec *spec = copy->spec;
   const struct block_device *bdev = copy->region.bdev;
@@ -58,32 +63,70 @@ check_copy (struct copy *copy, char **message)
                                 "%" PRIu64 " bytes; remove it if it is a file, "
                                 "and it will be made", spec->text,
                                 bdev->size);
-  else if (dm_bdev_read_only (bdev))
+  else if (dm_bdev_read_only (bdev) && !may_be_read_only)
     *message = g_strdup_printf ("log copy '%s': cannot be written; make it "
                                 "writable for the user of this process",
                                 spec->text);
-  else if (spec_resolve (spec, copy->region.bdev, &copy->region, message))
+  else if (part_take (spec, copy->region.bdev, &copy->region, message))
     return 0;
   return EINVAL;
 }
 
-/* Returns 0 or an errno, positive, and a message. */
-static int
-open_copy (struct copies *copies, struct copy *copy, char **message)
+/* The region on the same file or device, or NULL. */
+static const struct spec *
+find_region (const struct copies *copies, const struct spec *spec)
+{
+  g_autofree char *path = spec_canonical_path (spec);
+  unsigned int i;
+
+  for (i = 0; i < legs_count (copies->legs); i++) {
+    const struct spec *region = legs_spec (copies->legs, i);
+    g_autofree char *other = spec_canonical_path (region);
+
+    if (!spec->is_uri && !region->is_uri && strcmp (path, other) == 0)
+      return region;
+  }
+  return NULL;
+}
+
+/* A device is direct for all of its parts or for none, and a region may be
+ * opened later.
+ */
+static unsigned int
+open_flags (const struct copies *copies, const struct spec *spec)
+{
+  const struct spec *region = find_region (copies, spec);
+
+  if (region != NULL)
+    return region->direct;
+  return spec->is_uri ? 0 : DM_BDEV_BUFFERED;
+}
+
+static void
+begin_copy (const struct copies *copies, struct copy *copy)
 {
   const struct spec *spec = copy->spec;
   const struct dm_bdev_options options = {
-    .flags = spec->is_uri ? 0 : DM_BDEV_BUFFERED,
+    .flags = open_flags (copies, spec) | BDEV_IN_PARTS,
     .timeout = copies->timeout,
   };
+
+  copy->opening = bdev_open_begin (spec->device, &options);
+}
+
+/* Returns 0 or an errno, positive, and a message. */
+static int
+end_copy (struct copy *copy, bool may_be_read_only, char **message)
+{
   char *error;
   int err;
 
-  copy->region.bdev = dm_bdev_open (spec->device, &options, &error);
+  copy->region.bdev = bdev_open_end (g_steal_pointer (&copy->opening),
+                                     &error);
   if (copy->region.bdev != NULL)
-    return check_copy (copy, message);
+    return check_copy (copy, may_be_read_only, message);
   err = errno;
-  *message = g_strdup_printf ("log copy '%s': %s", spec->text,
+  *message = g_strdup_printf ("log copy '%s': %s", copy->spec->text,
                               error != NULL ? error : strerror (err));
   free (error);
   return err;
@@ -94,29 +137,52 @@ append (struct copies *copies, struct spec *spec, mode_t mode)
 {
   struct copy *copy = &copies->list[copies->n++];
 
-  *copy = (struct copy) { .spec = spec_ref (spec), .mode = mode };
+  *copy = (struct copy) {
+    .spec = spec_ref (spec), .place = spec_absolute_text (spec), .mode = mode,
+  };
+  begin_copy (copies, copy);
   return copy;
+}
+
+/* One on the file of a region that is missing is not created. */
+static bool
+is_creatable (const struct copies *copies, const struct spec *spec)
+{
+  return !spec->is_uri && find_region (copies, spec) == NULL;
+}
+
+struct copies *
+copies_begin (const struct params *params, const struct legs *legs)
+{
+  struct copies *copies = g_new0 (struct copies, 1);
+  unsigned int i;
+
+  copies->legs = legs;
+  copies->timeout = params->timeout;
+  for (i = 0; i < params->num_logs; i++)
+    append (copies, params->logs[i],
+            is_creatable (copies, params->logs[i]) ? S_IRUSR | S_IWUSR : 0);
+  return copies;
 }
 
 /* A copy that cannot be reached may be newer than the others, so that needs
  * the word of the user.
  */
 static bool
-use_given (struct copies *copies, const struct params *params,
-           struct spec *spec)
+use_given (struct copy *copy, const struct params *params)
 {
-  struct copy *copy = append (copies, spec,
-                              spec->is_uri ? 0 : S_IRUSR | S_IWUSR);
+  const struct spec *spec = copy->spec;
+  bool creatable = copy->mode != 0;
   g_autofree char *message = NULL;
-  int err = open_copy (copies, copy, &message);
+  int err = end_copy (copy, false, &message);
 
-  if (err == 0 || (err == ENOENT && !spec->is_uri))
+  if (err == 0 || (err == ENOENT && creatable))
     return true;
   if (params->init != INIT_NOT_SAID || !may_come_back (spec, err)) {
-    nbdkit_error ("%s", message);
+    report_error ("%s", message);
     return false;
   }
-  nbdkit_error ("%s%s", message, params->degraded ? "" :
+  report_error ("%s%s", message, params->degraded ? "" :
                 "; it may be newer than other copies of the log: make it "
                 "reachable, or say degraded=yes to start without it");
   copy->mode = 0;
@@ -135,10 +201,10 @@ file_mode (const char *path)
 
 /* That of a region that is missing is used if it is there. */
 static bool
-use_beside (struct copies *copies, const struct legs *legs, unsigned int i)
+use_beside (struct copies *copies, unsigned int i)
 {
-  const struct spec *region = legs_spec (legs, i);
-  bool missing = legs_get (legs, i).region.bdev == NULL;
+  const struct spec *region = legs_spec (copies->legs, i);
+  bool missing = legs_get (copies->legs, i).region.bdev == NULL;
   g_autofree char *path = spec_canonical_path (region);
   g_autoptr (GString) text = g_string_new (path);
   g_autofree char *message = NULL;
@@ -153,10 +219,10 @@ use_beside (struct copies *copies, const struct legs *legs, unsigned int i)
   spec = spec_parse_log (text->str, &message);
   copy = append (copies, spec, missing ? 0 : file_mode (path));
   spec_unref (spec);
-  err = open_copy (copies, copy, &message);
+  err = end_copy (copy, missing, &message);
   if (err == 0 || err == ENOENT || (missing && may_come_back (copy->spec, err)))
     return true;
-  nbdkit_error ("%s", message);
+  report_error ("%s", message);
   return false;
 }
 
@@ -165,46 +231,145 @@ open_given (struct copies *copies, const struct params *params)
 {
   unsigned int i, usable = 0;
 
-  for (i = 0; i < params->num_logs; i++)
-    if (!use_given (copies, params, params->logs[i]))
+  for (i = 0; i < copies->n; i++)
+    if (!use_given (&copies->list[i], params))
       return false;
   for (i = 0; i < copies->n; i++)
     if (copies->list[i].region.bdev != NULL || copies->list[i].mode != 0)
       usable++;
   if (usable == 0)
-    nbdkit_error ("no copy of the log can be reached, so nothing is known of "
+    report_error ("no copy of the log can be reached, so nothing is known of "
                   "the regions; make one reachable");
   return usable > 0;
 }
 
 static bool
-open_beside (struct copies *copies, const struct legs *legs)
+open_beside (struct copies *copies)
 {
   unsigned int i;
 
-  for (i = 0; i < legs_count (legs); i++)
-    if (!use_beside (copies, legs, i))
+  for (i = 0; i < legs_count (copies->legs); i++)
+    if (!use_beside (copies, i))
       return false;
   if (copies->n > 0)
     return true;
-  nbdkit_error ("no region is a file, so there is no place for the log beside "
+  report_error ("no region is a file, so there is no place for the log beside "
                 "one: say log=FILE, best several times on different disks, "
                 "or log=none if failed and interrupted writes need not be "
                 "remembered");
   return false;
 }
 
-struct copies *
-copies_open (const struct params *params, const struct legs *legs)
+bool
+copies_open (struct copies *copies, const struct params *params)
 {
-  struct copies *copies = g_new0 (struct copies, 1);
+  return params->num_logs > 0 ? open_given (copies, params) :
+    open_beside (copies);
+}
 
-  copies->timeout = params->timeout;
-  if (params->num_logs > 0 ? open_given (copies, params) :
-      open_beside (copies, legs))
-    return copies;
-  copies_free (copies);
+/*----------------------------------------------------------------------
+ * A log that is not wanted
+ */
+
+/* Open those that are there, only to read.  Returns how many; *OK is false if one
+ * cannot be opened.
+ */
+static unsigned int
+peek_beside (const struct legs *legs, struct dm_log_copy *list, bool *ok)
+{
+  const struct dm_bdev_options options = {
+    .flags = DM_BDEV_READ_ONLY | DM_BDEV_BUFFERED | BDEV_NO_LOCK,
+  };
+  unsigned int n = 0, i;
+
+  for (i = 0; i < legs_count (legs); i++) {
+    const struct spec *region = legs_spec (legs, i);
+    g_autofree char *path = spec_canonical_path (region);
+    g_autofree char *beside = g_strconcat (path, SUFFIX, NULL);
+    struct block_device *bdev;
+    char *error = NULL;
+
+    if (region->is_uri || file_mode (path) == 0 || file_mode (beside) == 0)
+      continue;
+    bdev = dm_bdev_open (beside, &options, &error);
+    *ok = *ok && bdev != NULL;
+    if (bdev == NULL)
+      report_error ("log=none: the log beside region '%s' cannot be looked at: "
+                    "%s", region->text, error);
+    else
+      list[n++] = (struct dm_log_copy) {
+        .region = { .bdev = bdev, .count = dm_bdev_sectors (bdev) },
+        .name = dm_bdev_name (bdev),
+      };
+    free (error);
+  }
+  return n;
+}
+
+/* What LOG says of a leg, or NULL if that is not against using it, beside others or
+ * alone.
+ */
+static const char *
+objection (struct dm_log *log, const struct spec *spec, bool alone)
+{
+  g_autofree char *id = spec_id (spec);
+  struct dm_log_leg leg;
+  unsigned int i;
+
+  for (i = 0; i < dm_log_num_legs (log); i++) {
+    dm_log_get_leg (log, i, &leg);
+    if (strcmp (leg.id, id) != 0)
+      continue;
+    if (leg.state != DM_LOG_IN_SYNC)
+      return "is out of sync: it has missed writes";
+    return dm_log_is_dirty (log) && !alone ?
+      "may differ from the others, as the last server did not end in order" :
+      NULL;
+  }
   return NULL;
+}
+
+static bool
+all_are_alike (const struct legs *legs, struct dm_log *log, const char *name)
+{
+  const char *why;
+  unsigned int i;
+
+  for (i = 0; i < legs_count (legs); i++) {
+    why = objection (log, legs_spec (legs, i), legs_count (legs) == 1);
+    if (why == NULL)
+      continue;
+    report_error ("log=none: region '%s' %s, says the log in %s; leave out "
+                  "log=none, so that it is recovered, or remove the copies of "
+                  "the log if they are wrong", legs_spec (legs, i)->text, why,
+                  name);
+    return false;
+  }
+  return true;
+}
+
+bool
+copies_allow_none (const struct legs *legs)
+{
+  struct dm_log_copy list[DM_IO_MAX_REGIONS];
+  struct dm_log *log = NULL;
+  char *error = NULL;
+  bool ok = true;
+  unsigned int n = peek_beside (legs, list, &ok), i;
+
+  if (n > 0)
+    log = dm_log_load (n, list, &error);
+  if (log != NULL)
+    ok = all_are_alike (legs, log, list[0].name) && ok;
+  else if (error != NULL) {
+    report_error ("log=none: %s", error);
+    ok = false;
+  }
+  g_free (error);
+  dm_log_free (log);
+  for (i = 0; i < n; i++)
+    dm_bdev_close (list[i].region.bdev);
+  return ok;
 }
 
 void
@@ -215,8 +380,11 @@ copies_free (struct copies *copies)
   if (copies == NULL)
     return;
   for (i = 0; i < copies->n; i++) {
-    dm_bdev_close (copies->list[i].region.bdev);
+    if (copies->list[i].opening != NULL)
+      bdev_open_cancel (copies->list[i].opening);
+    part_close (copies->list[i].region.bdev);
     spec_unref (copies->list[i].spec);
+    g_free (copies->list[i].place);
   }
   g_free (copies);
 }
@@ -242,6 +410,7 @@ collect (const struct copies *copies, bool created, struct dm_log_copy *list)
     if (copy->region.bdev != NULL && copy->created == created)
       list[n++] = (struct dm_log_copy) {
         .region = copy->region, .name = copy->spec->text,
+        .place = copy->place,
       };
   }
   return n;
@@ -255,6 +424,18 @@ copies_get (const struct copies *copies, struct dm_log_copy *list)
   return n + collect (copies, true, list + n);
 }
 
+char *
+copies_names (const struct copies *copies)
+{
+  GString *names = g_string_new (NULL);
+  unsigned int i;
+
+  for (i = 0; i < copies->n; i++)
+    g_string_append_printf (names, "%s%s", i > 0 ? ", " : "",
+                            copies->list[i].spec->text);
+  return g_string_free (names, FALSE);
+}
+
 /*----------------------------------------------------------------------
  * Creating them
  */
@@ -264,7 +445,7 @@ check_size (const struct copy *copy, sector_t sectors)
 {
   if (copy->region.bdev == NULL || copy->region.count >= sectors)
     return true;
-  nbdkit_error ("log copy '%s': is too small: it has %" PRIu64 " sectors of %d "
+  report_error ("log copy '%s': is too small: it has %" PRIu64 " sectors of %d "
                 "bytes, and the log of this volume needs %" PRIu64 "; "
                 "remove it if it is a file, and it will be made",
                 copy->spec->text, copy->region.count, DM_IO_SECTOR_SIZE,
@@ -312,7 +493,7 @@ create_file (struct copy *copy, sector_t sectors)
     close (fd);
   if (err == 0)
     return true;
-  nbdkit_error ("log copy '%s': %s: cannot be created: %s; make that possible, "
+  report_error ("log copy '%s': %s: cannot be created: %s; make that possible, "
                 "or name another place with log=", copy->spec->text, path,
                 strerror (err));
   return false;
@@ -327,19 +508,20 @@ create (struct copies *copies, struct copy *copy, sector_t sectors)
     return true;
   if (!create_file (copy, sectors))
     return false;
-  if (open_copy (copies, copy, &message) == 0)
+  begin_copy (copies, copy);
+  if (end_copy (copy, false, &message) == 0)
     return true;
-  nbdkit_error ("%s", message);
+  report_error ("%s", message);
   return false;
 }
 
 bool
-copies_create (struct copies *copies, sector_t sectors)
+copies_create (struct copies *copies, sector_t least, sector_t sectors)
 {
   unsigned int i;
 
   for (i = 0; i < copies->n; i++)
-    if (!check_size (&copies->list[i], sectors))
+    if (!check_size (&copies->list[i], least))
       return false;
   for (i = 0; i < copies->n; i++)
     if (!create (copies, &copies->list[i], sectors)) {

@@ -16,11 +16,21 @@
 
 struct copies;
 
-/* Find out where they are to be and open those that exist.  NULL after
- * nbdkit_error.
+/* Begin to open those that log= names, after legs_begin: both wait for servers
+ * at the same time.  LEGS must live as long.
  */
-extern struct copies *copies_open (const struct params *params,
-                                   const struct legs *legs);
+extern struct copies *copies_begin (const struct params *params,
+                                    const struct legs *legs);
+
+/* Wait for that or, if none was named, open those beside the legs, which are
+ * open.  False after report_error.
+ */
+extern bool copies_open (struct copies *copies, const struct params *params);
+
+/* With log=none: does the log beside LEGS, if there is one, hold all of them for
+ * alike?  False after report_error.
+ */
+extern bool copies_allow_none (const struct legs *legs);
 
 /* Close them; nothing may use them any more. */
 extern void copies_free (struct copies *copies);
@@ -32,11 +42,15 @@ extern void copies_rest (struct copies *copies);
 extern unsigned int copies_get (const struct copies *copies,
                                 struct dm_log_copy *list);
 
-/* Make sure that those that exist have so many sectors, and create the
- * others, durably; these come last in copies_get.  False after nbdkit_error:
- * none was created.
+/* The names of all, for a message, to be freed with g_free. */
+extern char *copies_names (const struct copies *copies);
+
+/* Make sure that those that exist have at least LEAST sectors, and create the
+ * others with SECTORS, durably; these come last in copies_get.  False after
+ * report_error: none was created.
  */
-extern bool copies_create (struct copies *copies, sector_t sectors);
+extern bool copies_create (struct copies *copies, sector_t least,
+                           sector_t sectors);
 
 /* Remove those that were created. */
 extern void copies_remove_created (struct copies *copies);

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@
 #include "params.h"
 #include "reply.h"
 #include "ring.h"
+#include "unaligned.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -51,7 +53,13 @@ static struct {
   struct assembly *assembly;
   struct dm_mirror *mirror;     /* that of the assembly */
   struct control *control;
-} dmio;
+
+  /* One struct dm_mirror_client for each connection.  nbdkit does not close those
+   * that there are when it ends.
+   */
+  pthread_mutex_t lock;         /* owns the set; a leaf */
+  GHashTable *clients;
+} dmio = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static void
 dmio_load (void)
@@ -59,6 +67,7 @@ dmio_load (void)
   struct sigaction act;
 
   log_route ();
+  dmio.clients = g_hash_table_new_full (NULL, NULL, free, NULL);
 
   /* So that a write over RLIMIT_FSIZE fails with EFBIG. */
   if (sigaction (SIGXFSZ, NULL, &act) == 0 && act.sa_handler == SIG_DFL)
@@ -72,6 +81,7 @@ dmio_cleanup (void)
   control_stop (dmio.control);
   control_socket_free (dmio.socket);
   assembly_free (dmio.assembly);
+  unaligned_end ();
   dmio.control = NULL;
   dmio.socket = NULL;
   dmio.assembly = NULL;
@@ -81,6 +91,7 @@ static void
 dmio_unload (void)
 {
   params_clear (&dmio.params);
+  g_hash_table_destroy (dmio.clients);
   log_unroute ();
 }
 
@@ -148,7 +159,7 @@ dmio_after_fork (void)
                        assembly_legs (dmio.assembly), &dmio.control);
   if (r == 0)
     return 0;
-  nbdkit_error ("cannot start a thread: %s", strerror (-r));
+  report_error ("cannot start a thread: %s", strerror (-r));
   return -1;
 }
 
@@ -178,7 +189,25 @@ dmio_default_export (int readonly, int is_tls)
 static void *
 dmio_open (int readonly)
 {
-  return NBDKIT_HANDLE_NOT_NEEDED;
+  struct dm_mirror_client *client = malloc (sizeof *client);
+
+  if (client == NULL) {
+    report_error ("no memory for another client");
+    return NULL;
+  }
+  dm_mirror_client_init (dmio.mirror, client);
+  pthread_mutex_lock (&dmio.lock);
+  g_hash_table_add (dmio.clients, client);
+  pthread_mutex_unlock (&dmio.lock);
+  return client;
+}
+
+static void
+dmio_close (void *handle)
+{
+  pthread_mutex_lock (&dmio.lock);
+  g_hash_table_remove (dmio.clients, handle);
+  pthread_mutex_unlock (&dmio.lock);
 }
 
 static int64_t
@@ -252,10 +281,7 @@ check_aligned (const char *op, uint32_t count, uint64_t offset)
 
   if (((offset | count) & (unit - 1)) == 0)
     return true;
-  nbdkit_error ("%s of %" PRIu32 " bytes at offset %" PRIu64 " is not in "
-                "whole blocks of %u bytes; add --filter=blocksize for a "
-                "client that ignores the minimum block size",
-                op, count, offset, unit);
+  unaligned_add (op, count, offset, unit);
   nbdkit_set_error (EINVAL);
   return false;
 }
@@ -265,6 +291,13 @@ struct outcome {
   unsigned int num_legs;
   struct dm_io_result results[DM_IO_MAX_REGIONS];
 };
+
+/* The others had no part in the request: their results are all zero. */
+static bool
+was_asked (const struct dm_io_result *result)
+{
+  return result->error != 0 || result->nsec != 0;
+}
 
 static void
 trace (enum dm_io_op op, uint32_t count, uint64_t offset, unsigned int flags,
@@ -279,10 +312,11 @@ trace (enum dm_io_op op, uint32_t count, uint64_t offset, unsigned int flags,
                           flags & DM_IO_FUA ? " fua" : "",
                           flags & DM_IO_NO_UNMAP ? " no-unmap" : "");
   for (i = 0; i < outcome->num_legs; i++)
-    g_string_append_printf (line, " region %u %s %" PRIu64 " us", i,
-                            results[i].error ?
-                            g_strerror (results[i].error) : "ok",
-                            results[i].nsec / 1000);
+    if (was_asked (&results[i]))
+      g_string_append_printf (line, " region %u %s %" PRIu64 " us", i,
+                              results[i].error ?
+                              g_strerror (results[i].error) : "ok",
+                              results[i].nsec / 1000);
   nbdkit_debug ("%s", line->str);
 }
 
@@ -371,7 +405,7 @@ static int
 dmio_flush (void *handle, uint32_t flags)
 {
   struct outcome outcome = { .num_legs = dm_mirror_num_legs (dmio.mirror) };
-  bool ok = dm_mirror_flush (dmio.mirror, outcome.results);
+  bool ok = dm_mirror_flush (dmio.mirror, handle, outcome.results);
 
   return reply (ok, DM_IO_FLUSH, 0, 0, 0, &outcome);
 }
@@ -397,7 +431,7 @@ dmio_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
   n = dm_mirror_extents (dmio.mirror, offset / DM_IO_SECTOR_SIZE,
                          count / DM_IO_SECTOR_SIZE, extent, max);
   if (n < 0) {
-    nbdkit_error ("block status at offset %" PRIu64 ": %s",
+    report_error ("block status at offset %" PRIu64 ": %s",
                   offset, strerror (-n));
     nbdkit_set_error (EIO);
     return -1;
@@ -441,6 +475,7 @@ static struct nbdkit_plugin plugin = {
   .list_exports       = dmio_list_exports,
   .default_export     = dmio_default_export,
   .open               = dmio_open,
+  .close              = dmio_close,
   .export_description = dmio_export_description,
   .get_size           = dmio_get_size,
   .block_size         = dmio_block_size,
@@ -463,4 +498,6 @@ static struct nbdkit_plugin plugin = {
   .cache              = dmio_cache,
 };
 
+/* nbdkit's header has no declaration of what this defines. */
+NBDKIT_DLL_PUBLIC struct nbdkit_plugin *plugin_init (void);
 NBDKIT_REGISTER_PLUGIN (plugin)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "dmioctl-text.h"
+#include "escape.h"
 
 #define BAR_WIDTH 40
 
@@ -53,28 +54,43 @@ get_bool (GVariant *dict, const char *key)
   return g_variant_lookup (dict, key, "b", &value) && value;
 }
 
-/* The legs as a list of dictionaries, each to be unreferenced. */
-static GPtrArray *
-get_legs (GVariant *status)
+/* For a line; empty if it is not there. */
+static char *
+get_line (GVariant *dict, const char *key)
 {
-  GPtrArray *legs =
+  const char *string = get_string (dict, key);
+
+  return escape_line (string != NULL ? string : "");
+}
+
+/* A list of dictionaries, each to be unreferenced. */
+static GPtrArray *
+get_list (GVariant *dict, const char *key)
+{
+  GPtrArray *list =
     g_ptr_array_new_with_free_func ((GDestroyNotify) g_variant_unref);
-  g_autoptr (GVariant) list = g_variant_lookup_value (status, "legs", NULL);
+  g_autoptr (GVariant) value = g_variant_lookup_value (dict, key, NULL);
   size_t i;
 
-  for (i = 0; list != NULL && g_variant_is_container (list) &&
-         i < g_variant_n_children (list); i++) {
-    GVariant *leg = g_variant_get_child_value (list, i);
+  for (i = 0; value != NULL && g_variant_is_container (value) &&
+         i < g_variant_n_children (value); i++) {
+    GVariant *element = g_variant_get_child_value (value, i);
 
-    if (g_variant_is_of_type (leg, G_VARIANT_TYPE_VARIANT)) {
-      GVariant *inner = g_variant_get_variant (leg);
+    if (g_variant_is_of_type (element, G_VARIANT_TYPE_VARIANT)) {
+      GVariant *inner = g_variant_get_variant (element);
 
-      g_variant_unref (leg);
-      leg = inner;
+      g_variant_unref (element);
+      element = inner;
     }
-    g_ptr_array_add (legs, leg);
+    g_ptr_array_add (list, element);
   }
-  return legs;
+  return list;
+}
+
+GPtrArray *
+text_get_legs (GVariant *status)
+{
+  return get_list (status, "legs");
 }
 
 /*----------------------------------------------------------------------
@@ -103,9 +119,9 @@ widest (GPtrArray *legs, const char *key)
   guint i;
 
   for (i = 0; i < legs->len; i++) {
-    const char *s = get_string (legs->pdata[i], key);
+    g_autofree char *s = get_line (legs->pdata[i], key);
 
-    width = MAX (width, s != NULL ? strlen (s) : 0);
+    width = MAX (width, strlen (s));
   }
   return width;
 }
@@ -117,15 +133,15 @@ explain (GVariant *leg)
   uint64_t lacks = get_number (leg, "out_of_sync");
   g_autofree char *size = text_size (lacks);
   const char *state = get_string (leg, "state");
-  const char *reason = get_string (leg, "reason");
+  g_autofree char *reason = get_line (leg, "reason");
 
   if (g_strcmp0 (state, "in sync") == 0)
     return g_strdup ("");
   if (g_strcmp0 (state, "recovering") == 0)
     return g_strdup_printf ("%3.0f %%  %s to copy",
                             get_double (leg, "progress"), size);
-  return g_strdup_printf ("%s%s%s%s", reason != NULL ? reason : "",
-                          reason != NULL && lacks > 0 ? "; " : "",
+  return g_strdup_printf ("%s%s%s%s", reason,
+                          *reason != '\0' && lacks > 0 ? "; " : "",
                           lacks > 0 ? size : "",
                           lacks > 0 ? " out of sync" : "");
 }
@@ -139,16 +155,33 @@ print_legs (GPtrArray *legs)
   for (i = 0; i < legs->len; i++) {
     GVariant *leg = legs->pdata[i];
     g_autofree char *explanation = explain (leg);
-    const char *name = get_string (leg, "spec");
-    const char *state = get_string (leg, "state");
+    g_autofree char *name = get_line (leg, "spec");
+    g_autofree char *state = get_line (leg, "state");
     g_autofree char *line =
       g_strdup_printf ("region %-2" PRIu64 "  %-*s  %-*s  %s",
                        get_number (leg, "number"),
-                       name_width, name != NULL ? name : "",
-                       state_width, state != NULL ? state : "", explanation);
+                       name_width, name, state_width, state, explanation);
 
     printf ("%s\n", g_strchomp (line));
   }
+}
+
+/* Where the copies are that are in use, or those that are not. */
+static char *
+copies_in_line (GVariant *log, bool in_use)
+{
+  g_autoptr (GPtrArray) copies = get_list (log, "places");
+  GString *line = g_string_new (NULL);
+  guint i;
+
+  for (i = 0; i < copies->len; i++) {
+    g_autofree char *place = get_line (copies->pdata[i], "place");
+
+    if (get_bool (copies->pdata[i], "in_use") == in_use)
+      g_string_append_printf (line, "%s%s", line->len > 0 ? ", " : "",
+                              *place != '\0' ? place : TEXT_NO_PLACE);
+  }
+  return g_string_free (line, FALSE);
 }
 
 static void
@@ -156,14 +189,19 @@ print_log (GVariant *status)
 {
   g_autoptr (GVariant) log = g_variant_lookup_value (status, "log",
                                                      G_VARIANT_TYPE_VARDICT);
-  const char *uuid = get_string (status, "uuid");
-  uint64_t all = log != NULL ? get_number (log, "all") : 0;
+  g_autofree char *uuid = get_line (status, "uuid");
+  g_autofree char *used = NULL, *unused = NULL;
 
-  if (uuid == NULL)
+  if (log == NULL || *uuid == '\0') {
     printf ("no log: nothing that fails is remembered\n");
-  else
-    printf ("log %s, %" PRIu64 " of %" PRIu64 " copies in use\n", uuid,
-            get_number (log, "copies"), all);
+    return;
+  }
+  used = copies_in_line (log, true);
+  unused = copies_in_line (log, false);
+  printf ("log %s, %" PRIu64 " of %" PRIu64 " copies in use%s%s%s%s\n", uuid,
+          get_number (log, "copies"), get_number (log, "all"),
+          *used != '\0' ? ": " : "", used,
+          *unused != '\0' ? "; not in use: " : "", unused);
 }
 
 static void
@@ -184,7 +222,7 @@ print_work (GVariant *status)
 void
 text_print_status (GVariant *status)
 {
-  g_autoptr (GPtrArray) legs = get_legs (status);
+  g_autoptr (GPtrArray) legs = text_get_legs (status);
   g_autofree char *size = text_size (get_number (status, "size"));
 
   printf ("volume %s, %" PRIu64 " of %u legs in sync%s\n", size,
@@ -209,7 +247,7 @@ text_is_in_sync (GVariant *status)
 static uint64_t
 left_to_do (GVariant *status)
 {
-  g_autoptr (GPtrArray) legs = get_legs (status);
+  g_autoptr (GPtrArray) legs = text_get_legs (status);
   uint64_t left = get_number (status, "to_reconcile");
   guint i;
 

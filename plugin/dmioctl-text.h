@@ -16,8 +16,14 @@
 /* "1.2 GiB"; to be freed with g_free. */
 extern char *text_size (uint64_t bytes);
 
+/* Instead of the place of a copy of the log. */
+#define TEXT_NO_PLACE "(place not known)"
+
 /* STATUS is what the method status returns. */
 extern void text_print_status (GVariant *status);
+
+/* Its legs as a list of dictionaries (GVariant). */
+extern GPtrArray *text_get_legs (GVariant *status);
 
 /* True if there is nothing left to wait for. */
 extern bool text_is_in_sync (GVariant *status);

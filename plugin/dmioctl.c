@@ -23,6 +23,7 @@
 
 #include "dmioctl-log.h"
 #include "dmioctl-text.h"
+#include "escape.h"
 #include "spec.h"
 
 #define FOREVER G_MAXDOUBLE
@@ -57,7 +58,7 @@ static const GOptionEntry options[] = {
     "wait: no longer than that", "SECONDS" },
   { "version", 'V', 0, G_OPTION_ARG_NONE, &show_version,
     "Print the version", NULL },
-  { NULL },
+  G_OPTION_ENTRY_NULL
 };
 
 static void die (const char *fmt, ...)
@@ -66,14 +67,17 @@ static void die (const char *fmt, ...)
 static void
 die (const char *fmt, ...)
 {
+  char *message, *line;
   va_list args;
 
-  fflush (stdout);
-  fprintf (stderr, "dmioctl: ");
   va_start (args, fmt);
-  vfprintf (stderr, fmt, args);
+  message = g_strdup_vprintf (fmt, args);
   va_end (args);
-  fprintf (stderr, "\n");
+  line = escape_line (message);
+  g_free (message);
+  fflush (stdout);
+  fprintf (stderr, "dmioctl: %s\n", line);
+  g_free (line);
   exit (EXIT_FAILURE);
 }
 
@@ -230,15 +234,57 @@ command_wait (const char *unused)
   status = call (stream, "wait", g_variant_dict_end (&params));
 }
 
+/* A leg of STATUS that is shown as TEXT: as the server calls it, or NULL. */
+static char *
+find_shown (GVariant *status, const char *text)
+{
+  g_autoptr (GPtrArray) legs = text_get_legs (status);
+  g_autofree char *name = escape_name (text);
+  guint i;
+
+  for (i = 0; i < legs->len; i++) {
+    g_autofree char *spec = NULL, *shown = NULL;
+
+    if (!g_variant_lookup (legs->pdata[i], "spec", "s", &spec))
+      continue;
+    shown = escape_line (spec);
+    if (strcmp (spec, name) == 0 || strcmp (shown, text) == 0)
+      return g_steal_pointer (&spec);
+  }
+  return NULL;
+}
+
+/* TEXT as the server understands it, which is in another directory. */
+static char *
+name_leg (GIOStream *stream, const char *text)
+{
+  g_autoptr (GVariant) status = NULL;
+  g_autofree char *error = NULL, *absolute = NULL;
+  struct spec *spec;
+  char *shown;
+
+  if (text[strspn (text, "0123456789")] == '\0')
+    return g_strdup (text);
+  status = call (stream, "status", no_params ());
+  shown = find_shown (status, text);
+  if (shown != NULL)
+    return shown;
+  spec = spec_parse_region (text, &error);
+  if (spec == NULL)
+    die ("%s", error);
+  absolute = spec_absolute_text (spec);
+  spec_unref (spec);
+  return escape_name (absolute);
+}
+
 static void
-change_leg (const char *method, const char *leg)
+change_leg (const char *method, const char *text)
 {
   g_autoptr (GIOStream) stream = connect_to_server ();
+  g_autofree char *leg = name_leg (stream, text);
   g_autoptr (GVariant) status = NULL;
   GVariantDict params;
 
-  if (!g_utf8_validate (leg, -1, NULL))
-    die ("%s: is not UTF-8; give the number of the leg", leg);
   g_variant_dict_init (&params, NULL);
   g_variant_dict_insert (&params, "leg", "s", leg);
   status = call (stream, method, g_variant_dict_end (&params));
@@ -251,23 +297,10 @@ command_fail (const char *leg)
   change_leg ("fail", leg);
 }
 
-/* The server is in another directory. */
 static void
-command_add (const char *text)
+command_add (const char *leg)
 {
-  g_autofree char *error = NULL, *absolute = NULL;
-  struct spec *spec;
-
-  if (text[strspn (text, "0123456789")] == '\0') {
-    change_leg ("add", text);
-    return;
-  }
-  spec = spec_parse_region (text, &error);
-  if (spec == NULL)
-    die ("%s", error);
-  absolute = spec_absolute_text (spec);
-  spec_unref (spec);
-  change_leg ("add", absolute);
+  change_leg ("add", leg);
 }
 
 static void
@@ -291,52 +324,74 @@ static const struct {
 };
 
 static void
-run_command (int argc, char *argv[])
-{
-  int wanted;
-  size_t i;
-
-  if (argc < 2)
-    die ("say what to do: status, wait, fail, add or log; see --help");
-  for (i = 0; i < G_N_ELEMENTS (commands); i++)
-    if (strcmp (argv[1], commands[i].name) == 0)
-      break;
-  if (i == G_N_ELEMENTS (commands))
-    die ("unknown command '%s'; known are status, wait, fail, add and log",
-         argv[1]);
-  wanted = commands[i].argument != NULL ? 3 : 2;
-  if (argc != wanted)
-    die ("%s: give %s %s", argv[1], wanted == 3 ? "one" : "no",
-         wanted == 3 ? commands[i].argument : "argument");
-  commands[i].run (argv[2]);
-}
-
-int
-main (int argc, char *argv[])
+parse_options (int *argc, char ***argv, bool before_command)
 {
   g_autoptr (GOptionContext) context =
     g_option_context_new ("COMMAND - look after a mirror of nbdkit dmio");
   g_autoptr (GError) error = NULL;
 
-  setlocale (LC_ALL, "");
   g_option_context_add_main_entries (context, options, NULL);
+  g_option_context_set_strict_posix (context, before_command);
   g_option_context_set_description
     (context,
      "Commands:\n"
      "  status [--json]           what state the mirror and its legs are in\n"
      "  wait [--timeout SECONDS]  until all legs are in sync\n"
      "  fail LEG                  use a leg no more\n"
-     "  add SPEC                  use it again, or a new one, and recover it\n"
+     "  add LEG|SPEC              use it again, or a new one, and recover it\n"
      "  log FILE                  what is in a copy of the log (needs no -s)\n"
-     "\nLEG is the number of a leg, or its SPEC as status shows it.  See "
-     "dmioctl(1).");
-  if (!g_option_context_parse (context, &argc, &argv, &error))
+     "\nLEG is the number of a leg, or its SPEC.  See dmioctl(1).");
+  if (!g_option_context_parse (context, argc, argv, &error))
     die ("%s; see --help", error->message);
   if (!(timeout_seconds >= 0))
     die ("--timeout=%g: give a number of seconds", timeout_seconds);
+}
+
+/* Options may follow a command.  But its only argument is taken as it is, and so
+ * is one after "--": a name can begin with a dash.
+ */
+static void
+parse_arguments (int *argc, char ***argv, bool has_argument)
+{
+  if (has_argument && *argc == 3 && strcmp ((*argv)[1], "--") == 0) {
+    ++*argv;
+    --*argc;
+  }
+  else if (!has_argument || *argc != 2)
+    parse_options (argc, argv, false);
+}
+
+static void
+run_command (int argc, char *argv[])
+{
+  const char *name = argv[0];
+  bool has_argument;
+  size_t i;
+
+  if (argc < 1)
+    die ("say what to do: status, wait, fail, add or log; see --help");
+  for (i = 0; i < G_N_ELEMENTS (commands); i++)
+    if (strcmp (name, commands[i].name) == 0)
+      break;
+  if (i == G_N_ELEMENTS (commands))
+    die ("unknown command '%s'; known are status, wait, fail, add and log",
+         name);
+  has_argument = commands[i].argument != NULL;
+  parse_arguments (&argc, &argv, has_argument);
+  if (argc != (has_argument ? 2 : 1))
+    die ("%s: give %s %s", name, has_argument ? "one" : "no",
+         has_argument ? commands[i].argument : "argument");
+  commands[i].run (argv[1]);
+}
+
+int
+main (int argc, char *argv[])
+{
+  setlocale (LC_ALL, "");
+  parse_options (&argc, &argv, true);
   if (show_version)
     printf ("dmioctl %s\n", PACKAGE_VERSION);
   else
-    run_command (argc, argv);
+    run_command (argc - 1, argv + 1);
   return fflush (stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

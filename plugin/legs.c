@@ -21,17 +21,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NBDKIT_API_VERSION 2
-#include <nbdkit-plugin.h>
-
 #include <glib.h>
 
 #include "block-device.h"
 #include "legs.h"
+#include "log.h"
+#include "part.h"
 
 struct open_leg {
   struct spec *spec;
   char *id;
+  struct bdev_opening *opening; /* from legs_begin to legs_open */
   struct io_region region;      /* bdev NULL: it is missing */
   bool busy;                    /* somebody opens it, or adds it */
   bool added;                   /* by the user, so the mirror uses it */
@@ -39,6 +39,7 @@ struct open_leg {
 
 struct legs {
   unsigned int timeout;
+  bool must_write;              /* with a log: one that is read-only is missing */
   pthread_mutex_t add_lock;
   pthread_mutex_t lock;         /* owns the rest, after the start */
   unsigned int n;
@@ -51,25 +52,48 @@ may_come_back (const struct spec *spec, int err)
   switch (err) {
   case ENOENT: case ENOTDIR: case ENXIO: case ENODEV: case EIO:
   case ESTALE: case ENOTCONN: case ETIMEDOUT: case EHOSTDOWN:
+  case EROFS: case EACCES: case EPERM:
     return true;
   default:
     return spec->is_uri && err != EINVAL && err != EBUSY;
   }
 }
 
-/* Returns 0, or an errno, positive, and a message. */
-static int
-open_region (const struct spec *spec, const char *device,
-             unsigned int timeout, struct io_region *region, char **message)
+static struct bdev_opening *
+begin_region (const struct spec *spec, const char *device,
+              unsigned int timeout)
 {
   const struct dm_bdev_options options = {
-    .flags = spec->direct, .timeout = timeout,
+    .flags = spec->direct | BDEV_IN_PARTS, .timeout = timeout,
   };
+
+  return bdev_open_begin (device, &options);
+}
+
+/* With a log every region has to be kept up to date. */
+static bool
+check_writable (const struct legs *legs, const struct spec *spec,
+                const struct block_device *bdev, char **message)
+{
+  if (!legs->must_write || !bdev->read_only)
+    return true;
+  *message = g_strdup_printf ("region '%s': cannot be written; make it, or its "
+                              "file system or server, writable for the user of "
+                              "this process", spec->text);
+  return false;
+}
+
+/* Returns 0, or an errno, positive, and a message. */
+static int
+end_region (const struct legs *legs, const struct spec *spec,
+            struct bdev_opening *opening, struct io_region *region,
+            char **message)
+{
   struct block_device *bdev;
   char *error;
   int err;
 
-  bdev = dm_bdev_open (device, &options, &error);
+  bdev = bdev_open_end (opening, &error);
   if (bdev == NULL) {
     err = errno;
     *message = g_strdup_printf ("region '%s': %s", spec->text,
@@ -77,12 +101,15 @@ open_region (const struct spec *spec, const char *device,
     free (error);
     return err;
   }
-  if (!spec_resolve (spec, bdev, region, message)) {
-    dm_bdev_close (bdev);
-    region->bdev = NULL;
-    return EINVAL;
-  }
-  return 0;
+  if (!check_writable (legs, spec, bdev, message))
+    err = EROFS;
+  else if (!part_take (spec, bdev, region, message))
+    err = EINVAL;
+  else
+    return 0;
+  part_close (bdev);
+  region->bdev = NULL;
+  return err;
 }
 
 static struct open_leg *
@@ -112,38 +139,61 @@ append (struct legs *legs, struct spec *spec)
  * The start
  */
 
-static bool
-open_first (struct legs *legs, const struct params *params,
-            struct spec *spec)
+/* What to do about a region that cannot be opened and has to be there. */
+static const char *
+remedy (const struct spec *spec, int err)
 {
-  struct open_leg *leg = append (legs, spec);
-  g_autofree char *message = NULL;
-  int err;
-
-  err = open_region (spec, spec->device, legs->timeout, &leg->region,
-                     &message);
-  if (err == 0)
-    return true;
-  nbdkit_error ("%s", message);
-  return !params->log_none && params->init == INIT_NOT_SAID &&
-    may_come_back (spec, err);
+  if (spec->is_uri)
+    return may_come_back (spec, err) ?
+      "; correct its name, or make the server reachable" : "";
+  return err == ENOENT ?
+    ", or create it first, for example with truncate(1)" : "";
 }
 
 struct legs *
-legs_open (const struct params *params)
+legs_begin (const struct params *params)
 {
   struct legs *legs = g_new0 (struct legs, 1);
+  struct open_leg *leg;
   unsigned int i;
 
   legs->timeout = params->timeout;
+  legs->must_write = !params->log_none;
   pthread_mutex_init (&legs->add_lock, NULL);
   pthread_mutex_init (&legs->lock, NULL);
-  for (i = 0; i < params->num_regions; i++)
-    if (!open_first (legs, params, params->regions[i])) {
-      legs_free (legs);
-      return NULL;
-    }
+  for (i = 0; i < params->num_regions; i++) {
+    leg = append (legs, params->regions[i]);
+    leg->opening = begin_region (leg->spec, leg->spec->device, legs->timeout);
+  }
   return legs;
+}
+
+/* Only a mirror with a log, so not a new one, can do without a region. */
+static bool
+open_first (const struct legs *legs, struct open_leg *leg,
+            const struct params *params)
+{
+  bool needed = params->log_none || params->init != INIT_NOT_SAID;
+  g_autofree char *message = NULL;
+  int err;
+
+  err = end_region (legs, leg->spec, g_steal_pointer (&leg->opening),
+                    &leg->region, &message);
+  if (err == 0)
+    return true;
+  report_error ("%s%s", message, needed ? remedy (leg->spec, err) : "");
+  return !needed && may_come_back (leg->spec, err);
+}
+
+bool
+legs_open (struct legs *legs, const struct params *params)
+{
+  unsigned int i;
+
+  for (i = 0; i < legs->n; i++)
+    if (!open_first (legs, &legs->legs[i], params))
+      return false;
+  return true;
 }
 
 void
@@ -154,7 +204,9 @@ legs_free (struct legs *legs)
   if (legs == NULL)
     return;
   for (i = 0; i < legs->n; i++) {
-    dm_bdev_close (legs->legs[i].region.bdev);
+    if (legs->legs[i].opening != NULL)
+      bdev_open_cancel (legs->legs[i].opening);
+    part_close (legs->legs[i].region.bdev);
     g_free (legs->legs[i].id);
     spec_unref (legs->legs[i].spec);
   }
@@ -202,6 +254,20 @@ legs_get (const struct legs *legs, unsigned int i)
   return as_mirror_leg (&legs->legs[i]);
 }
 
+char *
+legs_missing (const struct legs *legs)
+{
+  GString *names = g_string_new (NULL);
+  unsigned int i;
+
+  for (i = 0; i < legs->n; i++)
+    if (legs->legs[i].region.bdev == NULL)
+      g_string_append_printf (names, "%sregion '%s'",
+                              names->len > 0 ? ", " : "",
+                              legs->legs[i].spec->text);
+  return g_string_free (names, names->len == 0);
+}
+
 /*----------------------------------------------------------------------
  * Later
  */
@@ -211,11 +277,13 @@ static int
 open_again (struct legs *legs, struct open_leg *leg, char **error)
 {
   struct io_region region = leg->region;
+  const struct spec *spec = leg->spec;
   int err = 0;
 
   if (region.bdev == NULL)
-    err = open_region (leg->spec, leg->spec->absolute, legs->timeout,
-                       &region, error);
+    err = end_region (legs, spec,
+                      begin_region (spec, spec->absolute, legs->timeout),
+                      &region, error);
   if (err != 0)
     return err;
   pthread_mutex_lock (&legs->lock);
@@ -294,7 +362,7 @@ legs_unopen (void *context, struct io_region *region)
     }
   }
   pthread_mutex_unlock (&legs->lock);
-  dm_bdev_close (bdev);
+  part_close (bdev);
 }
 
 /* The leg that has this number in the mirror. */
@@ -349,6 +417,8 @@ find_to_add (struct legs *legs, struct dm_mirror *mirror, const char *text,
   struct spec *spec;
 
   *is_new = false;
+  if (leg == NULL)
+    leg = find_name (legs, text);
   if (leg != NULL)
     return leg;
   spec = spec_parse_region (text, error);
@@ -365,7 +435,7 @@ take_back (struct legs *legs, struct open_leg *leg, bool was_open,
 {
   pthread_mutex_lock (&legs->lock);
   if (!was_open) {
-    dm_bdev_close (leg->region.bdev);
+    part_close (leg->region.bdev);
     leg->region = (struct io_region) { .bdev = NULL };
   }
   if (is_new) {

@@ -15,10 +15,13 @@
 
 struct legs;
 
-/* Open the regions.  One that cannot be reached is missing, unless there is
- * to be no log.  NULL after nbdkit_error.
+/* Begin to open the regions, so that all servers are connected to at once. */
+extern struct legs *legs_begin (const struct params *params);
+
+/* Wait for that.  One that cannot be reached is missing, unless there is to be
+ * no log, or a new one.  False after report_error.
  */
-extern struct legs *legs_open (const struct params *params);
+extern bool legs_open (struct legs *legs, const struct params *params);
 
 /* Close them; nothing may use them any more. */
 extern void legs_free (struct legs *legs);
@@ -31,6 +34,11 @@ extern unsigned int legs_count (const struct legs *legs);
 extern const struct spec *legs_spec (const struct legs *legs, unsigned int i);
 extern struct dm_mirror_leg legs_get (const struct legs *legs,
                                       unsigned int i);
+
+/* Those that are missing, such as "region 'a.img', region 'b.img'", to be freed
+ * with g_free; NULL if there are none.
+ */
+extern char *legs_missing (const struct legs *legs);
 
 /* What dm_mirror_options wants, with the legs as CONTEXT: try again to open
  * one that is missing, and close it since it cannot be used.

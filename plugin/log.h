@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* The library's log, in nbdkit's. */
+/* What is logged, by the library and by the plugin, in nbdkit's log. */
 
 #ifndef DMIO_LOG_H
 #define DMIO_LOG_H
@@ -13,5 +13,11 @@
  */
 extern void log_route (void);
 extern void log_unroute (void);
+
+/* nbdkit_error, of which a name with line feeds makes no second line: the
+ * plugin calls only this.
+ */
+extern void report_error (const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 1, 2)));
 
 #endif /* DMIO_LOG_H */

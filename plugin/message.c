@@ -10,6 +10,7 @@
 
 #include <json-glib/json-glib.h>
 
+#include "escape.h"
 #include "message.h"
 
 /* It would get into a message as it is, since json-glib escapes only what is
@@ -91,11 +92,11 @@ message_parse (const char *text, size_t length, char **error)
 GVariant *
 message_string (const char *s)
 {
-  char *string = g_utf8_make_valid (s, -1);
-  char *p;
+  return g_variant_new_take_string (escape_line (s));
+}
 
-  for (p = string; *p != '\0'; p++)
-    if (*p == UNESCAPED)
-      *p = '?';
-  return g_variant_new_take_string (string);
+GVariant *
+message_name (const char *name)
+{
+  return g_variant_new_take_string (escape_name (name));
 }

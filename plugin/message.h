@@ -18,7 +18,10 @@
 extern GVariant *message_parse (const char *text, size_t length,
                                 char **error);
 
-/* A string, which need not be UTF-8, as something that can be sent. */
+/* A string and a name, which need not be UTF-8, as something that can be sent:
+ * see escape.h.
+ */
 extern GVariant *message_string (const char *s);
+extern GVariant *message_name (const char *name);
 
 #endif /* DMIO_MESSAGE_H */

@@ -15,6 +15,7 @@
 
 #include <glib.h>
 
+#include "log.h"
 #include "params.h"
 
 #define MAX_TIMEOUT 86400       /* seconds */
@@ -28,13 +29,13 @@ set_region (struct params *p, const char *value)
   struct spec *spec;
 
   if (p->num_regions == DM_IO_MAX_REGIONS) {
-    nbdkit_error ("region '%s': there can be at most %zu regions",
+    report_error ("region '%s': there can be at most %zu regions",
                   value, DM_IO_MAX_REGIONS);
     return -1;
   }
   spec = spec_parse_region (value, &error);
   if (spec == NULL) {
-    nbdkit_error ("%s", error);
+    report_error ("%s", error);
     return -1;
   }
   p->regions[p->num_regions++] = spec;
@@ -48,13 +49,13 @@ add_log (struct params *p, const char *value)
   struct spec *spec;
 
   if (p->num_logs == DM_IO_MAX_REGIONS) {
-    nbdkit_error ("log copy '%s': there can be at most %zu copies of the log",
+    report_error ("log copy '%s': there can be at most %zu copies of the log",
                   value, DM_IO_MAX_REGIONS);
     return -1;
   }
   spec = spec_parse_log (value, &error);
   if (spec == NULL) {
-    nbdkit_error ("%s; or say log=none", error);
+    report_error ("%s; or say log=none", error);
     return -1;
   }
   p->logs[p->num_logs++] = spec;
@@ -67,11 +68,11 @@ set_log (struct params *p, const char *value)
   bool none = strcmp (value, "none") == 0;
 
   if (none && p->log_none) {
-    nbdkit_error ("log=none is given twice");
+    report_error ("log=none is given twice");
     return -1;
   }
   if (p->log_none || (none && p->num_logs > 0)) {
-    nbdkit_error ("log=%s: with log=none there are no copies of the log; "
+    report_error ("log=%s: with log=none there are no copies of the log; "
                   "leave out one of them (./none is a file of that name)",
                   value);
     return -1;
@@ -90,7 +91,7 @@ set_init (struct params *p, const char *value)
   else if (strcmp (value, "sync") == 0)
     p->init = INIT_SYNC;
   else {
-    nbdkit_error ("init=%s: it can be clean (the regions are alike) or sync "
+    report_error ("init=%s: it can be clean (the regions are alike) or sync "
                   "(copy the first over the others)", value);
     return -1;
   }
@@ -104,7 +105,7 @@ set_chunk (struct params *p, const char *value)
 
   if (size < MIN_CHUNK || (uint64_t) size > MAX_CHUNK ||
       (size & (size - 1)) != 0) {
-    nbdkit_error ("chunk=%s: give a power of two from 64K to 1T", value);
+    report_error ("chunk=%s: give a power of two from 64K to 1T", value);
     return -1;
   }
   p->chunk = size;
@@ -119,7 +120,7 @@ parse_number (const char *key, const char *value, unsigned int max,
   guint64 n;
 
   if (!g_ascii_string_to_unsigned (value, 10, 1, max, &n, NULL)) {
-    nbdkit_error ("%s=%s: give a number of %s from 1 to %u",
+    report_error ("%s=%s: give a number of %s from 1 to %u",
                   key, value, what, max);
     return -1;
   }
@@ -142,7 +143,7 @@ set_read (struct params *p, const char *value)
   else if (strcmp (value, "first") == 0)
     p->read = DM_MIRROR_READ_FIRST;
   else {
-    nbdkit_error ("read=%s: it can be balance or first", value);
+    report_error ("read=%s: it can be balance or first", value);
     return -1;
   }
   return 0;
@@ -159,7 +160,7 @@ static int
 set_degraded (struct params *p, const char *value)
 {
   if (strcmp (value, "yes") != 0 && strcmp (value, "no") != 0) {
-    nbdkit_error ("degraded=%s: it can be yes or no", value);
+    report_error ("degraded=%s: it can be yes or no", value);
     return -1;
   }
   p->degraded = strcmp (value, "yes") == 0;
@@ -172,12 +173,12 @@ set_control (struct params *p, const char *value)
   struct sockaddr_un address;
 
   if (value[0] == '\0') {
-    nbdkit_error ("control=: the path is empty; name a socket to be made");
+    report_error ("control=: the path is empty; name a socket to be made");
     return -1;
   }
   p->control = g_canonicalize_filename (value, NULL);
   if (strlen (p->control) >= sizeof address.sun_path) {
-    nbdkit_error ("control=%s: %s is too long for a Unix socket, which can "
+    report_error ("control=%s: %s is too long for a Unix socket, which can "
                   "have %zu bytes; use a shorter one", value, p->control,
                   sizeof address.sun_path - 1);
     return -1;
@@ -191,7 +192,7 @@ set_resync_rate (struct params *p, const char *value)
   int64_t rate = nbdkit_parse_size (value);
 
   if (rate == -1) {
-    nbdkit_error ("resync-rate=%s: give a number of bytes per second, such "
+    report_error ("resync-rate=%s: give a number of bytes per second, such "
                   "as 50M; 0 is no limit", value);
     return -1;
   }
@@ -226,7 +227,7 @@ params_set (struct params *p, const char *key, const char *value)
     if (strcmp (key, known[i].key) == 0)
       break;
   if (i == G_N_ELEMENTS (known)) {
-    nbdkit_error ("unknown parameter '%s'; known are region=SPEC, "
+    report_error ("unknown parameter '%s'; known are region=SPEC, "
                   "log=SPEC|none, init=clean|sync, chunk=SIZE, degraded=yes, "
                   "quorum=N, resync-rate=SIZE, control=SOCKET, "
                   "read=balance|first and timeout=SECONDS (a file with '=' "
@@ -234,7 +235,7 @@ params_set (struct params *p, const char *key, const char *value)
     return -1;
   }
   if (!known[i].repeated && p->given & 1U << i) {
-    nbdkit_error ("%s= is given twice", key);
+    report_error ("%s= is given twice", key);
     return -1;
   }
   p->given |= 1U << i;
@@ -248,7 +249,7 @@ check_log_none (const struct params *p)
 
   for (i = 0; i < G_N_ELEMENTS (known); i++)
     if (known[i].of_log && p->given & 1U << i) {
-      nbdkit_error ("%s= has no meaning with log=none; leave out one of them",
+      report_error ("%s= has no meaning with log=none; leave out one of them",
                     known[i].key);
       return -1;
     }
@@ -259,13 +260,13 @@ int
 params_check (const struct params *p)
 {
   if (p->num_regions == 0) {
-    nbdkit_error ("no region was given; name at least one file, block "
+    report_error ("no region was given; name at least one file, block "
                   "device or NBD server, for example: nbdkit dmio a.img "
                   "b.img init=sync");
     return -1;
   }
   if (p->quorum > p->num_regions) {
-    nbdkit_error ("quorum=%u: there are only %u regions, so no write could "
+    report_error ("quorum=%u: there are only %u regions, so no write could "
                   "succeed", p->quorum, p->num_regions);
     return -1;
   }

@@ -37,7 +37,7 @@ struct params {
   uint64_t resync_rate;         /* bytes per second; 0: no limit */
 };
 
-/* Take one parameter.  Return 0, or -1 after nbdkit_error. */
+/* Take one parameter.  Return 0, or -1 after report_error. */
 extern int params_set (struct params *params, const char *key,
                        const char *value);
 /* ... and see what they are together. */

@@ -156,6 +156,7 @@ parse (const char *what, bool is_log, const char *text, char **error)
   g_autofree char *message = NULL;
 
   spec->what = what;
+  spec->is_log = is_log;
   spec->text = g_strdup (text);
   if (parse_fields (spec, is_log, &message))
     return spec;
@@ -237,47 +238,50 @@ spec_id (const struct spec *spec)
   return g_string_free (id, FALSE);
 }
 
+/* What is wrong with the sectors that SPEC names, or NULL. */
+static char *
+wrong_sectors (const struct spec *spec, struct block_device *bdev)
+{
+  sector_t size = dm_bdev_sectors (bdev);
+  unsigned int block = dm_bdev_block_size (bdev);
+  sector_t unit = block / DM_IO_SECTOR_SIZE;
+
+  if (size < unit)
+    return g_strdup_printf ("%s has a size of %" PRIu64 " bytes, less than "
+                            "one block of %u; give it its size first, for "
+                            "example with truncate(1)", spec->device,
+                            bdev->size, block);
+  if (spec->sector % unit != 0 || spec->count % unit != 0)
+    return g_strdup_printf ("sector= and count= must be multiples of %" PRIu64
+                            ", since the block size of %s is %u bytes", unit,
+                            spec->device, block);
+  size -= size % unit;
+  if (spec->sector >= size || spec->count > size - spec->sector)
+    return g_strdup_printf ("reaches beyond the end of %s, which has %" PRIu64
+                            " sectors of %d bytes", spec->device, size,
+                            DM_IO_SECTOR_SIZE);
+  if (!spec->has_count && bdev->size % DM_IO_SECTOR_SIZE != 0)
+    return g_strdup_printf ("the size of %s, %" PRIu64 " bytes, is not a "
+                            "multiple of %d; change it with truncate(1), or "
+                            "leave its end out with count=%" PRIu64,
+                            spec->device, bdev->size, DM_IO_SECTOR_SIZE,
+                            size - spec->sector);
+  return NULL;
+}
+
 bool
 spec_resolve (const struct spec *spec, struct block_device *bdev,
               struct io_region *region, char **error)
 {
-  sector_t size = dm_bdev_sectors (bdev);
   sector_t unit = dm_bdev_block_size (bdev) / DM_IO_SECTOR_SIZE;
+  sector_t size = dm_bdev_sectors (bdev) - dm_bdev_sectors (bdev) % unit;
+  g_autofree char *wrong = wrong_sectors (spec, bdev);
 
   *region = (struct io_region) { .bdev = bdev, .sector = spec->sector };
-  if (bdev->size == 0) {
-    *error = g_strdup_printf ("%s '%s': %s has size 0; give it its size "
-                              "first, for example with truncate(1)",
-                              spec->what, spec->text, spec->device);
-    return false;
-  }
-  if (!spec->has_count && bdev->size % DM_IO_SECTOR_SIZE != 0) {
-    *error = g_strdup_printf ("%s '%s': the size of %s, %" PRIu64
-                              " bytes, is not a multiple of %d; change it "
-                              "with truncate(1), or leave its end out with "
-                              "count=%" PRIu64,
-                              spec->what, spec->text, spec->device,
-                              bdev->size, DM_IO_SECTOR_SIZE,
-                              size > spec->sector ? size - spec->sector : 0);
-    return false;
-  }
-  if (spec->sector >= size ||
-      (spec->has_count && spec->count > size - spec->sector)) {
-    *error = g_strdup_printf ("%s '%s': reaches beyond the end of %s, "
-                              "which has %" PRIu64 " sectors of %d bytes",
-                              spec->what, spec->text, spec->device, size,
-                              DM_IO_SECTOR_SIZE);
+  if (wrong != NULL) {
+    *error = g_strdup_printf ("%s '%s': %s", spec->what, spec->text, wrong);
     return false;
   }
   region->count = spec->has_count ? spec->count : size - spec->sector;
-  if (((spec->sector | (spec->has_count ? spec->count : 0)) & (unit - 1)) != 0) {
-    *error = g_strdup_printf ("%s '%s': sector= and count= must be "
-                              "multiples of %" PRIu64 ", since the block "
-                              "size of %s is %u bytes", spec->what,
-                              spec->text, unit, spec->device,
-                              dm_bdev_block_size (bdev));
-    return false;
-  }
-  region->count -= region->count % unit;
   return true;
 }

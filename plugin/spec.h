@@ -21,6 +21,7 @@ struct spec {
   char *device;                 /* path or URI */
   const char *options;          /* the rest of text, from its comma on */
   char *absolute;               /* like device, wherever nbdkit is */
+  bool is_log;                  /* a log copy */
   bool is_uri;
   bool has_sector, has_count;
   sector_t sector, count;       /* 0 if not given */

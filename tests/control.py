@@ -73,11 +73,11 @@ def still_answers():
         assert answer["result"]["degraded"] is False, answer
 
 
-def check_error(body, code, answered_id):
+def check_error(body, code, answered_id, or_code=None):
     print("error", code, str(body)[:60])
     with Connection() as c:
         answer = c.ask(body)
-        assert answer["error"]["code"] == code, answer
+        assert answer["error"]["code"] in (code, or_code), answer
         assert answer["error"]["message"] != "", answer
         assert answer["id"] == answered_id, answer
         assert "result" not in answer, answer
@@ -139,9 +139,11 @@ with Connection() as c:
 # No JSON, or nothing that is a request.
 for body in "{", "x", "{}}", '{"a":}', b"\xff\xfe", b"{\0}", '"\\u12"':
     check_error(body, PARSE_ERROR, None)
-for body in "{}", "[]", "1", "null", '"status"', "[" * 5000 + "]" * 5000, "true", \
+for body in "{}", "[]", "1", "null", '"status"', "true", \
         json.dumps([request(), request()]):
     check_error(body, INVALID_REQUEST, None)
+# Newer parsers stop at some depth.
+check_error("[" * 5000 + "]" * 5000, INVALID_REQUEST, None, PARSE_ERROR)
 for body in without("jsonrpc"), without("method"), request(jsonrpc="1.0"), \
         request(jsonrpc=2.0), request(method=3), request(method=None):
     check_error(body, INVALID_REQUEST, 7)

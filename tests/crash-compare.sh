@@ -39,7 +39,7 @@ start_quorum ()
            --image-opts "$options" < /dev/null > "$server_log" 2>&1 &
   server_pid=$!
   servers+=("$server_pid")
-  wait_for 60 is_listening
+  wait_for is_listening
 }
 
 # start KIND [new]

@@ -106,7 +106,7 @@ start_crash_load ()
   "${crash_load[@]}" "$@" blocks "$uri" > load.log 2>&1 9>&- &
   load_pid=$!
   servers+=("$load_pid")
-  wait_for 60 eval "grep -sq running load.log || has_ended $load_pid"
+  wait_for eval "grep -sq running load.log || has_ended $load_pid"
 }
 
 end_crash_load ()

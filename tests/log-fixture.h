@@ -58,7 +58,7 @@ new_log (unsigned int num_copies, const struct dm_log_copy *copies,
          char **error)
 {
   static const char *const ids[LEGS] = { "/a.img", "/b.img", "/c.img" };
-  struct dm_log_leg legs[LEGS];
+  struct dm_log_leg legs[LEGS] = { 0 };
   unsigned int i;
 
   for (i = 0; i < num_legs; i++)

@@ -407,14 +407,42 @@ mock_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
   return r;
 }
 
+void
+mock_hide_times (struct block_device *bdev)
+{
+  struct mock *mock = to_mock (bdev);
+
+  mock->ops.stamp = NULL;
+  mock->ops.touched = NULL;
+}
+
+static bool
+mock_touched (struct block_device *bdev, uint64_t date)
+{
+  struct mock *mock = to_mock (bdev);
+  bool touched;
+
+  pthread_mutex_lock (&mock->lock);
+  touched = mock->mtime > date;
+  pthread_mutex_unlock (&mock->lock);
+  return touched;
+}
+
 static int
 mock_extents (struct block_device *bdev, uint64_t offset, uint64_t length,
               struct bdev_extent *extents, int max)
 {
   struct mock *mock = to_mock (bdev);
   uint64_t end = offset + length, n;
+  struct mock_fate fate;
   int i = -1;
 
+  pthread_mutex_lock (&mock->lock);
+  fate = mock_script_fate (&mock->script, MOCK_EXTENTS, offset, length);
+  pthread_mutex_unlock (&mock->lock);
+  mock_fate_wait (&fate);
+  if (fate.error != 0)
+    return -fate.error;
   pthread_mutex_lock (&mock->lock);
   for (; offset < end; offset += n) {
     bool hole = !mock->allocated[offset / SECTOR];
@@ -483,8 +511,10 @@ set_ops (struct mock *mock)
   }
   if (mock->options.has_extents)
     mock->ops.extents = mock_extents;
-  if (mock->options.has_stamp)
+  if (mock->options.has_stamp) {
     mock->ops.stamp = mock_stamp;
+    mock->ops.touched = mock_touched;
+  }
 }
 
 struct block_device *

@@ -114,6 +114,8 @@ extern unsigned char *mock_data (struct block_device *bdev);
 extern void mock_set (struct block_device *bdev, uint64_t offset,
                       const void *buf, size_t length);
 
+/* It shows no changes any more, as a device without stamps. */
+extern void mock_hide_times (struct block_device *bdev);
 /* Others than the library change it: its time too. */
 extern void mock_touch (struct block_device *bdev, uint64_t mtime);
 /* How many bytes are not holes. */

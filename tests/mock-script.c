@@ -104,16 +104,26 @@ apply (const struct mock_fault *fault, struct mock_fate *fate)
     fate->transfer = MIN (fate->transfer, fault->transfer);
 }
 
+static bool
+ends_by (const struct mock_fault *fault, enum mock_op op, uint64_t offset,
+         uint64_t length)
+{
+  return fault->until_written && op & (MOCK_WRITE | MOCK_PUNCH | MOCK_ZERO) &&
+    touches (fault, offset, length);
+}
+
 struct mock_fate
 mock_script_fate (struct mock_script *script, enum mock_op op,
                   uint64_t offset, uint64_t length)
 {
   struct mock_fate fate = { .transfer = length };
-  const struct mock_fault *fault;
+  struct mock_fault *fault;
   unsigned int i;
 
   for (i = 0; i < script->n; i++) {
     fault = &script->faults[i];
+    if (ends_by (fault, op, offset, length))
+      fault->ops = 0;
     if (!(fault->ops & op) || !touches (fault, offset, length))
       continue;
     if (fault->error != 0 && offset < fault->offset &&

@@ -22,6 +22,7 @@ enum mock_op {
   MOCK_FLUSH = 1 << 2,
   MOCK_PUNCH = 1 << 3,
   MOCK_ZERO = 1 << 4,
+  MOCK_EXTENTS = 1 << 5,        /* is in no trace */
   MOCK_ANY = MOCK_READ | MOCK_WRITE | MOCK_FLUSH | MOCK_PUNCH | MOCK_ZERO,
 };
 
@@ -57,6 +58,7 @@ struct mock_fault {
   unsigned int ops;             /* enum mock_op */
   uint64_t offset, length;
   unsigned int after, times;
+  bool until_written;           /* it ends when any of that is written */
 
   struct mock_gate *gate;       /* wait here */
   unsigned int msec;            /* and wait so long */

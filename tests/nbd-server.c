@@ -276,6 +276,18 @@ check_request (const struct connection *c, const struct request *r)
     g_assert_cmpuint (r->length, <=, c->options.max_block);
 }
 
+/* What the request is for those who write a script or read the trace. */
+static unsigned int
+op_of (const struct connection *c, const struct request *r)
+{
+  unsigned int block = MAX (c->options.min_block, SECTOR);
+
+  if (1U << r->type == SERVER_STATUS && r->offset == 0 &&
+      r->length == block && r->flags == SERVER_REQ_ONE)
+    return SERVER_PROBE;
+  return 1U << r->type;
+}
+
 static void
 record (struct connection *c, const struct request *r)
 {
@@ -283,21 +295,22 @@ record (struct connection *c, const struct request *r)
 
   g_assert_cmpuint (s->num_events, <, SERVER_MAX_EVENTS);
   s->events[s->num_events++] = (struct nbd_server_event) {
-    1U << r->type, r->flags, r->offset, r->length, c->index,
+    op_of (c, r), r->flags, r->offset, r->length, c->index,
   };
   pthread_cond_broadcast (&s->changed);
 }
 
 static const struct nbd_server_fault *
-find_fault (struct nbd_server *s, const struct request *r)
+find_fault (struct connection *c, const struct request *r)
 {
+  struct nbd_server *s = c->server;
   static const struct nbd_server_fault none;
   const struct nbd_server_fault *f;
   unsigned int i;
 
   for (i = 0; i < s->num_faults; i++) {
     f = &s->faults[i];
-    if (!(f->ops & 1U << r->type) ||
+    if (!(f->ops & op_of (c, r)) ||
         (f->offset != 0 && (f->offset < r->offset ||
                             f->offset - r->offset >= r->length)))
       continue;
@@ -348,7 +361,9 @@ add_read (struct connection *c, GByteArray *to, const struct request *request,
 static void
 add_status (struct connection *c, GByteArray *to, const struct request *r)
 {
-  const struct nbd_server_extent *e = c->server->extents;
+  static const struct nbd_server_extent data[] = { { SECTOR, 0 }, { 0, 0 } };
+  const struct nbd_server_extent *e = op_of (c, r) == SERVER_PROBE ?
+    data : c->server->extents;
   g_autoptr (GByteArray) list = g_byte_array_new ();
   uint64_t end = 0, at = r->offset;
 
@@ -442,7 +457,7 @@ static bool
 serve (struct connection *c, const struct request *r,
        const unsigned char *payload)
 {
-  const struct nbd_server_fault *fault = find_fault (c->server, r);
+  const struct nbd_server_fault *fault = find_fault (c, r);
   GByteArray *bytes;
 
   if (fault->what == SERVER_HANGS_UP)

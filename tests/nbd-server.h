@@ -30,6 +30,7 @@ enum {
   SERVER_CACHE = 1 << 5,
   SERVER_ZERO = 1 << 6,
   SERVER_STATUS = 1 << 7,
+  SERVER_PROBE = 1 << 8,        /* block status that asks if it is there */
   SERVER_CHANGES = SERVER_WRITE | SERVER_TRIM | SERVER_ZERO,
   SERVER_ANY = 0xff & ~SERVER_DISCONNECT,
 };

@@ -6,16 +6,28 @@
 # Everything on a fresh machine: install what is missing, build, and run
 # every test, then those that do not need a virtual machine again with
 # AddressSanitizer and UndefinedBehaviorSanitizer, and with
-# ThreadSanitizer; and 'make distcheck' as a normal user.
+# ThreadSanitizer; 'make distcheck' as a normal user; and the tests on the other
+# release of Debian that is supported (other-release.sh).
+#
+# 'run.sh without-vm' is what that does there: the quickstart, a plain build with
+# the tests that need no virtual machine, and 'make distcheck'.
 #
 # It builds in a temporary directory from what git would commit and leaves
 # the checkout alone.  The last line counts the tests.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
+checkout=$PWD
 . examples/packages.sh
+. tests/source.sh
+
+case ${1-everything} in
+  everything) machines=("${packages_machines[@]}") ;;
+  without-vm) machines=() ;;
+  *) echo "usage: run.sh [without-vm]" >&2; exit 1 ;;
+esac
 install_packages "${packages_build[@]}" "${packages_clients[@]}" \
-                 "${packages_tests[@]}"
+                 "${packages_tests[@]}" "${machines[@]}"
 
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
@@ -24,10 +36,7 @@ trap 'exit 143' TERM
 chmod 755 "$work"               # for the normal user of distcheck
 
 mkdir "$work/source"
-# shellcheck disable=SC2016
-git ls-files -z --cached --others --exclude-standard |
-  xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh |
-  xargs -0 cp --parents -t "$work/source"
+copy_source "$work/source"
 cd "$work/source"
 autoreconf -fi >"$work/autoreconf.log" 2>&1 || {
   cat "$work/autoreconf.log"
@@ -67,11 +76,11 @@ one_test ()
   fi
 }
 
-# build_and_check NAME CONFIGURE-OPTION...
+# build_and_check NAME TARGET CONFIGURE-OPTION...: with that target of make.
 build_and_check ()
 {
-  local name=$1 dir=$work/$1
-  shift
+  local name=$1 dir=$work/$1 target=$2
+  shift 2
   step "$name: build"
   mkdir "$dir"
   cd "$dir"
@@ -84,7 +93,7 @@ build_and_check ()
   fi
 
   step "$name: check"
-  timeout -k 60 1500 make -k -j"$(nproc)" check >check.log 2>&1 ||
+  timeout -k 60 1500 make -k -j"$(nproc)" -C tests "$target" >check.log 2>&1 ||
     { cat tests/test-suite.log || tail -n 60 check.log; }
   grep -E '^# (TOTAL|PASS|SKIP|FAIL|ERROR):' check.log | paste -sd' ' || {
     echo "no test was run"
@@ -108,15 +117,61 @@ distcheck ()
   "${as[@]}" env HOME="$work/distcheck" sh -e -c '
     ./configure
     timeout -k 60 900 make distcheck \
-      TESTS="test-request test-mirror test-dump-plugin.sh test-qemu-img.sh"'
+      TESTS="test-request test-mirror test-dump-plugin.sh test-qemu-img.sh \
+             test-install.sh"'
 }
 
-build_and_check plain
-build_and_check address-and-undefined \
-                --enable-sanitizer=address,undefined
-build_and_check thread --enable-sanitizer=thread
+# In a directory of its own.
+quickstart ()
+{
+  cp -r "$work/source" "$work/quickstart"
+  "$work/quickstart/examples/quickstart.sh"
+}
+
+# What it says, but for its last line, which is added to the sum.
+other_release ()
+{
+  local count=()
+
+  step "$1"
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "only root can make another release: not run"
+    skipped=$((skipped + 1))
+    return
+  fi
+  (cd "$checkout" && timeout -k 60 2400 tests/other-release.sh "$1") \
+    >"$work/$1.log" 2>&1 || true
+  sed '$d' "$work/$1.log" | sed 's/^/| /'
+  read -r -a count <<<"$(sed -n '$s/[a-z,]//gp' "$work/$1.log")"
+  if [[ ${count[0]-} =~ ^[0-9]+$ ]]; then
+    passed=$((passed + count[0]))
+    failed=$((failed + count[1]))
+    skipped=$((skipped + ${count[2]-0}))
+  else
+    tail -n 1 "$work/$1.log"
+    failed=$((failed + 1))
+  fi
+}
+
+if [ "${1-}" = without-vm ]; then
+  step "quickstart"
+  one_test "$work/quickstart.log" quickstart
+  build_and_check plain check-without-vm
+else
+  build_and_check plain check
+  build_and_check address-and-undefined check \
+                  --enable-sanitizer=address,undefined
+  build_and_check thread check --enable-sanitizer=thread
+fi
 step "distcheck"
 one_test "$work/distcheck.log" distcheck
+if [ "${1-}" != without-vm ]; then
+  . /etc/os-release
+  case ${VERSION_CODENAME-} in
+    bookworm) other_release trixie ;;
+    *) other_release bookworm ;;
+  esac
+fi
 
 step "end"
 if [ "$skipped" -eq 0 ]; then

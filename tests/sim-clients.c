@@ -24,6 +24,9 @@
 /* By then all legs have to be in sync, seconds. */
 #define PATIENCE 3000
 
+/* The clients share it. */
+static struct dm_mirror_client connection;
+
 static unsigned char buffers[MAX_CLIENTS][MAX_SECTORS * SECTOR];
 /* Of each sector: changes in flight, and begun. */
 static struct {
@@ -217,7 +220,7 @@ do_flush (void)
   bool ok;
 
   sim_trace ("%s: flush", sim_fiber_name (sim_self ()));
-  ok = dm_mirror_flush (mirror, results);
+  ok = dm_mirror_flush (mirror, &connection, results);
   sim_update_losses ();
   sim_trace ("%s: flush: %s", sim_fiber_name (sim_self ()),
              ok ? "done" : "failed");
@@ -430,6 +433,7 @@ sim_run_clients (void)
 
   memset (changes, 0, plan.sectors * sizeof changes[0]);
   memset (notes, 0, sizeof notes);
+  dm_mirror_client_init (mirror, &connection);
   for (i = 0; i < plan.clients; i++)
     fibers[n++] = sim_spawn (client, buffers[i], "client");
   if (plan.faults > 0) {

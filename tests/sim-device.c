@@ -233,9 +233,11 @@ forget (struct sim_device *dev, uint32_t sector)
             SECTOR);
 }
 
-/* A sector is about to change in the cache. */
+/* A sector is about to change in the cache.  As in a kernel, the time of a file is
+ * that at which the write began.
+ */
 static void
-touch (struct sim_device *dev, uint32_t sector)
+touch (struct sim_device *dev, uint32_t sector, uint64_t begun)
 {
   if (dev->flags[sector] & SIM_BAD) {
     dev->flags[sector] &= ~SIM_BAD;
@@ -245,13 +247,14 @@ touch (struct sim_device *dev, uint32_t sector)
   if (dev->flags[sector] & SIM_DIRTY && sim_chance (&sim_media, 30))
     write_back (dev, sector);
   mark_dirty (dev, sector);
-  dev->mtime = sim_date ();
+  dev->mtime = MAX (dev->mtime, sim_date () - (sim_now - begun));
 }
 
 void
-sim_write_sector (struct sim_device *dev, uint32_t sector, const void *data)
+sim_write_sector (struct sim_device *dev, uint32_t sector, const void *data,
+                  uint64_t begun)
 {
-  touch (dev, sector);
+  touch (dev, sector, begun);
   if (dev->kind == SIM_LEG)
     dev->cached[sector] = decode (dev, sector, data);
   else
@@ -260,9 +263,10 @@ sim_write_sector (struct sim_device *dev, uint32_t sector, const void *data)
 }
 
 void
-sim_zero_sector (struct sim_device *dev, uint32_t sector, bool unmap)
+sim_zero_sector (struct sim_device *dev, uint32_t sector, bool unmap,
+                 uint64_t begun)
 {
-  touch (dev, sector);
+  touch (dev, sector, begun);
   if (dev->kind == SIM_LEG)
     dev->cached[sector] = 0;
   else

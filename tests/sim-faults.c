@@ -60,7 +60,7 @@ static bool
 is_sound (const struct sim_record *record, const struct sim_device *dev)
 {
   return dev->kind == SIM_LEG && dev->present && sim_in_sync (record, dev) &&
-    !dev->lost && !sim_is_faulty (dev);
+    !dev->lost && !dev->leaving && !sim_is_faulty (dev);
 }
 
 /* Does the mirror, by now, know of the loss and go on without, or with nothing

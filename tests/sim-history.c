@@ -96,6 +96,17 @@ preset (struct sim_device *leg, uint32_t sector, sim_value value)
   leg->cached[leg->start + sector] = value;
 }
 
+/* Some are older than what they could say of where others are. */
+static void
+make_copy (unsigned int i)
+{
+  sector_t sectors = sim_chance (&sim_plan, 30) ?
+    dm_log_copy_sectors (plan.sectors, plan.chunk) :
+    dm_log_new_copy_sectors (plan.sectors, plan.chunk);
+
+  copies[i] = sim_device_new (SIM_COPY, i, sectors, 0);
+}
+
 static void
 make_devices (void)
 {
@@ -107,9 +118,7 @@ make_devices (void)
   for (i = 0; i < plan.num_legs; i++)
     make_leg (i);
   for (i = 0; i < plan.num_copies; i++)
-    copies[i] = sim_device_new (SIM_COPY, i,
-                                dm_log_copy_sectors (plan.sectors,
-                                                     plan.chunk), 0);
+    make_copy (i);
   sim_oracle_init (plan.sectors);
   if (zero && !plan.init_sync)
     return;
@@ -148,6 +157,7 @@ collect_copies (struct dm_log_copy *list)
     list[n++] = list[j];
     list[j] = (struct dm_log_copy) {
       .region = region_of (copies[i]), .name = copies[i]->name,
+      .place = copies[i]->name,
     };
   }
   return n;
@@ -336,6 +346,24 @@ judge_start (const struct sim_record *seen, const char *error)
     sim_trace ("not started: %s", error);
 }
 
+/* Legs that the mirror believes.  With the user's word, if a copy of the log is
+ * missing, that is only one.
+ */
+static unsigned long
+believed_legs (void)
+{
+  struct dm_mirror_status status;
+  unsigned long believed = 0;
+  unsigned int i;
+
+  dm_mirror_get_status (mirror, &status);
+  for (i = 0; i < status.num_legs; i++)
+    if (status.legs[i].state == DM_MIRROR_IN_SYNC)
+      believed |= 1UL << i;
+  dm_mirror_status_clear (&status);
+  return believed;
+}
+
 static bool
 start_mirror (void)
 {
@@ -361,6 +389,8 @@ start_mirror (void)
   mirror = dm_mirror_new (n, list, &options, &error);
   judge_start (&record, error);
   phase.in_sync = record.in_sync & legs_present ();
+  if (mirror != NULL && record.missing && phase.degraded)
+    phase.in_sync &= believed_legs ();
   g_free (error);
   phase.over = phase.over && mirror != NULL;
   return mirror != NULL && !phase.over && dm_mirror_start (mirror) == 0;

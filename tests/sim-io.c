@@ -3,7 +3,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* dm_io and bdev_* over simulated devices.  Each region of a request is
+/* dm_io and bdev_* over simulated devices, instead of the library's dm-io.c
+ * and block-device.c, which are not linked.  Each region of a request is
  * an operation of its own.  The scheduler makes them go on in any order:
  * a few sectors at a time, themselves in any order, and then the
  * end; so at a cut a write is torn anywhere.
@@ -188,10 +189,11 @@ do_sector (struct op *op)
     read_one (op, i);
     break;
   case DM_IO_WRITE:
-    sim_write_sector (op->dev, op->sector + i, data_of (op, i));
+    sim_write_sector (op->dev, op->sector + i, data_of (op, i), op->begun);
     break;
   default:
-    sim_zero_sector (op->dev, op->sector + i, !(op->flags & DM_IO_NO_UNMAP));
+    sim_zero_sector (op->dev, op->sector + i, !(op->flags & DM_IO_NO_UNMAP),
+                     op->begun);
   }
 }
 
@@ -440,12 +442,9 @@ trace_request (const struct dm_io_request *req, unsigned int n,
                (unsigned) where[i].count);
 }
 
-int sim_dm_io (const struct dm_io_request *, unsigned int,
-               const struct io_region *, unsigned long *)
-  __asm__ ("__wrap_dm_io");
 int
-sim_dm_io (const struct dm_io_request *req, unsigned int n,
-           const struct io_region *where, unsigned long *error_bits)
+dm_io (const struct dm_io_request *req, unsigned int n,
+       const struct io_region *where, unsigned long *error_bits)
 {
   struct request request = {
     .mem = req->mem, .results = req->results, .fiber = sim_self (),
@@ -475,22 +474,20 @@ sim_dm_io (const struct dm_io_request *req, unsigned int n,
  * Devices
  */
 
-int sim_bdev_attend (struct block_device *) __asm__ ("__wrap_bdev_attend");
+unsigned int
+dm_bdev_block_size (const struct block_device *bdev)
+{
+  return bdev->block_size;
+}
+
 int
-sim_bdev_attend (struct block_device *bdev)
+bdev_attend (struct block_device *bdev)
 {
   return 0;
 }
 
-void sim_bdev_rest (struct block_device *) __asm__ ("__wrap_bdev_rest");
-void
-sim_bdev_rest (struct block_device *bdev)
-{
-}
-
-int sim_bdev_revive (struct block_device *) __asm__ ("__wrap_bdev_revive");
 int
-sim_bdev_revive (struct block_device *bdev)
+bdev_revive (struct block_device *bdev)
 {
   struct sim_device *dev = (struct sim_device *) bdev;
 
@@ -511,10 +508,8 @@ sim_bdev_revive (struct block_device *bdev)
   return 0;
 }
 
-int sim_bdev_stamp (struct block_device *, struct bdev_stamp *)
-  __asm__ ("__wrap_bdev_stamp");
 int
-sim_bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
+bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
 {
   struct sim_device *dev = (struct sim_device *) bdev;
   uint32_t since = sim_tick;
@@ -533,6 +528,14 @@ sim_bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
   return 0;
 }
 
+bool
+bdev_touched (struct block_device *bdev, uint64_t date)
+{
+  const struct sim_device *dev = (struct sim_device *) bdev;
+
+  return !dev->remote && dev->mtime > date;
+}
+
 /* The length of what is alike from a sector on. */
 static uint32_t
 alike (const struct sim_device *dev, uint32_t sector, uint32_t end,
@@ -548,12 +551,9 @@ alike (const struct sim_device *dev, uint32_t sector, uint32_t end,
   return i - sector;
 }
 
-int sim_bdev_extents (struct block_device *, uint64_t, uint64_t,
-                      struct bdev_extent *, int)
-  __asm__ ("__wrap_bdev_extents");
 int
-sim_bdev_extents (struct block_device *bdev, uint64_t offset,
-                  uint64_t length, struct bdev_extent *extents, int max)
+bdev_extents (struct block_device *bdev, uint64_t offset, uint64_t length,
+              struct bdev_extent *extents, int max)
 {
   struct sim_device *dev = (struct sim_device *) bdev;
   uint32_t sector = offset / SECTOR, end = (offset + length) / SECTOR, n;
@@ -572,19 +572,14 @@ sim_bdev_extents (struct block_device *bdev, uint64_t offset,
   return i;
 }
 
-int sim_bdev_prefetch (struct block_device *, uint64_t, uint64_t)
-  __asm__ ("__wrap_bdev_prefetch");
 int
-sim_bdev_prefetch (struct block_device *bdev, uint64_t offset,
-                   uint64_t length)
+bdev_prefetch (struct block_device *bdev, uint64_t offset, uint64_t length)
 {
   return 0;
 }
 
-bool sim_bdev_can_punch (struct block_device *)
-  __asm__ ("__wrap_bdev_can_punch");
 bool
-sim_bdev_can_punch (struct block_device *bdev)
+bdev_can_punch (struct block_device *bdev)
 {
   return bdev->can_punch == CAN_PUNCH;
 }

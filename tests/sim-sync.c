@@ -227,10 +227,8 @@ sim_cond_broadcast (pthread_cond_t *cond)
  * Threads
  */
 
-int sim_create_thread (pthread_t *, void *(*) (void *), void *)
-  __asm__ ("__wrap_create_thread");
 int
-sim_create_thread (pthread_t *thread, void *(*run) (void *), void *arg)
+create_thread (pthread_t *thread, void *(*run) (void *), void *arg)
 {
   *thread = (pthread_t) sim_spawn (run, arg, "thread");
   sim_yield ();
@@ -244,7 +242,7 @@ int
 sim_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                     void *(*run) (void *), void *arg)
 {
-  return sim_create_thread (thread, run, arg);
+  return create_thread (thread, run, arg);
 }
 
 int sim_pthread_join (pthread_t, void **) __asm__ ("__wrap_pthread_join");

@@ -7,7 +7,9 @@
  *
  * The code under test is the library's own, from dm-mirror down to
  * dm-log.  What is below it (dm_io, the devices) and around it (threads,
- * locks, clocks, random numbers) is replaced by the linker's --wrap:
+ * locks, clocks, random numbers) is replaced: functions of the library are
+ * defined here and their files not linked, since link time optimization knows
+ * nothing of --wrap for those; calls of others are redirected by --wrap:
  *
  *   sim-fiber.c    threads are fibers, run by one seeded scheduler
  *   sim-memory.c   the memory that they get is given back all at once
@@ -222,9 +224,9 @@ extern void sim_devices_update (void);
 
 /* One sector, to or from a buffer. */
 extern void sim_write_sector (struct sim_device *dev, uint32_t sector,
-                              const void *data);
+                              const void *data, uint64_t begun);
 extern void sim_zero_sector (struct sim_device *dev, uint32_t sector,
-                             bool unmap);
+                             bool unmap, uint64_t begun);
 extern void sim_read_sector (struct sim_device *dev, uint32_t sector,
                              void *data);
 /* Counts completions and flushes, to tell which came first. */

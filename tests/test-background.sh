@@ -22,7 +22,7 @@ make_regions 8M a.img b.img c.img
 bounded "${nbdkit[@]}" -P "$tmp/pid" -U "$tmp/sock" "$DMIO_PLUGIN" \
   a.img b.img ./c.img log=none < /dev/null > message.log 2>&1
 uri="nbd+unix:///?socket=$tmp/sock"
-wait_for 20 nbdinfo --can connect "$uri"
+wait_for nbdinfo --can connect "$uri"
 pid=$(cat pid)
 [ "$(readlink "/proc/$pid/cwd")" = / ]
 
@@ -37,8 +37,8 @@ bounded "${no_aslr[@]}" "$builddir/client-model" -t 2 "$uri"
     < /dev/null > message2.log 2>&1 || die "served twice"
 grep 'c\.img.*locked' message2.log
 
-kill "$pid"
-wait_for 30 has_ended "$pid"
+ask_to_end "$pid"
+wait_for has_ended "$pid"
 rm pid
 same a.img b.img c.img
 

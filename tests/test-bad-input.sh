@@ -24,7 +24,7 @@ kill_daemon ()
 {
   [ -s "$tmp/pid" ] || return 0
   kill -KILL "$(cat "$tmp/pid")"
-  wait_for 20 has_ended "$(cat "$tmp/pid")"
+  wait_for has_ended "$(cat "$tmp/pid")"
   rm "$tmp/pid" "$tmp/sock"
 }
 at_exit kill_daemon
@@ -64,6 +64,7 @@ random_file other.img 1M
 random_file served.img 1M
 random_file qemu.img 1M
 random_file odd.img 100000
+random_file tiny.img 511
 random_file unreadable.img 1M
 chmod 000 unreadable.img
 random_file read-only.img 1M
@@ -98,12 +99,12 @@ checksums > before.sum
 # A file that another server serves, and one that qemu has open.
 start_dmio served.img
 mkfifo commands
-bounded qemu-io -f raw qemu.img < commands > qemu.log 2>&1 &
+DMIO_TIMEOUT=1200 bounded qemu-io -f raw qemu.img < commands > qemu.log 2>&1 &
 qemu_pid=$!
 servers+=("$qemu_pid")
 exec 9> commands
 echo 'length' >&9
-wait_for 20 grep -q '1 MiB' qemu.log
+wait_for grep -q '1 MiB' qemu.log
 
 # The table:
 #       thing               remedy
@@ -173,7 +174,7 @@ refuses 'no region is a file' 'log=FILE.*log=none' \
         /dev/zero init=clean
 refuses 'missing\.img'      'No such file' \
         good.img missing.img init=clean
-refuses 'read-only\.img'    'writable.*log=none' \
+refuses 'read-only\.img'    'cannot be written; make it.*writable' \
         good.img read-only.img init=clean
 refuses 'served\.img'       'locked.*another server.*stop' \
         good.img served.img init=clean
@@ -181,7 +182,7 @@ refuses "log copy 'directory'"   'must be|file or a block device' \
         good.img log=directory init=clean
 refuses "log copy 'empty\.img'"  'too small.*remove' \
         good.img log=empty.img init=clean
-refuses "log copy 'good\.img'"   'same file.*once' \
+refuses "log copy 'good\.img'.*region 'good\.img'" 'sector=.*count=' \
         good.img log=good.img init=clean
 refuses "log copy 'new'"         'same file|exists' \
         good.img log=new log=new init=clean
@@ -223,6 +224,12 @@ refuses 'empty\.img'        'size.*truncate' \
         good.img empty.img,count=1 log=none
 refuses 'odd\.img'          '100000.*multiple.*count=195' \
         good.img odd.img log=none
+refuses 'odd\.img,sector=100' '100000.*multiple.*count=95' \
+        good.img odd.img,sector=100 log=none
+refuses 'odd\.img,sector=195' 'beyond.*195 sectors' \
+        good.img odd.img,sector=195 log=none
+refuses 'tiny\.img'         '511 bytes, less than one block of 512.*truncate' \
+        good.img tiny.img log=none
 refuses 'odd\.img,count=196' '195 sectors' \
         good.img odd.img,count=196 log=none
 refuses 'good\.img,sector=2048' '2048 sectors' \
@@ -321,7 +328,7 @@ diff before.sum after.sum
 bounded nbdcopy "$uri" - | cmp served.img -
 echo 'quit' >&9
 exec 9>&-
-wait_for 20 has_ended "$qemu_pid"
+wait_for has_ended "$qemu_pid"
 forget_server "$qemu_pid"
 wait "$qemu_pid"
 stop_server

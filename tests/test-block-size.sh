@@ -56,7 +56,6 @@ for length in 512 2048 4608; do
 done
 for op in read write 'write zeroes' discard cache 'block status'; do
   logged "$op of 4096 bytes at offset 512 .* 4096 bytes.*--filter=blocksize"
-  logged "$op of 512 bytes at offset 4096 .* 4096 bytes.*--filter=blocksize"
 done
 not_logged 'failed|out of sync'
 cmp -n $(( 1048576 - 512 )) short.img image

@@ -24,10 +24,15 @@ descriptors ()
   find "/proc/$server_pid/fd" -mindepth 1 | wc -l
 }
 
-# At most so many.
+# At most so many; at least so many.
 has_descriptors ()
 {
   [ "$(descriptors)" -le "$1" ]
+}
+
+has_more_descriptors ()
+{
+  [ "$(descriptors)" -ge "$1" ]
 }
 
 make_regions 4M a.img b.img
@@ -82,8 +87,8 @@ bounded "${nbdkit[@]}" -P "$tmp/pid" -U "$tmp/sock" "$DMIO_PLUGIN" a.img \
         log=none control=./c.sock < /dev/null
 at_exit end_daemon
 bounded "${no_aslr[@]}" "$DMIOCTL" -s c.sock status
-kill "$(cat pid)"
-wait_for 60 has_ended "$(cat pid)"
+ask_to_end "$(cat pid)"
+wait_for has_ended "$(cat pid)"
 rm pid
 [ ! -e c.sock ]
 
@@ -92,7 +97,7 @@ start_mirror a.img b.img init=clean resync-rate=64K
 dmioctl status
 n=$(descriptors)
 bounded "$python" "$srcdir/control.py" "$control"
-wait_for 20 has_descriptors "$n"
+wait_for has_descriptors "$n"
 stop_server
 same a.img b.img
 
@@ -114,18 +119,18 @@ grep 'not in sync yet: 1 of 2 legs' late.text
   die "accepted: dmioctl wait --timeout 0"
 grep 'not in sync yet' late.text
 status .degraded | grep true
+wait_for has_more_descriptors $(( n + 30 ))
 all=$(descriptors)
-[ "$all" -ge $(( n + 30 )) ]
 for i in $(seq 0 9); do
   kill "${waiting[i]}"
   wait "${waiting[i]}" || true
 done
-wait_for 20 has_descriptors $(( all - 10 ))
+wait_for has_descriptors $(( all - 10 ))
 dmioctl add 1
 for i in $(seq 10 29); do
   wait "${waiting[i]}"
 done
-wait_for 20 has_descriptors "$n"
+wait_for has_descriptors "$n"
 stop_server
 
 # The server ends although somebody waits, who is told.
@@ -133,7 +138,7 @@ start_mirror a.img b.img
 dmioctl fail 0
 dmioctl wait 2> ended.text &
 pid=$!
-wait_for 20 eval "[ \$(descriptors) -gt $n ]"
+wait_for has_more_descriptors $(( n + 1 ))
 stop_server
 ! wait $pid || die "not in sync, but said so"
 grep 'the server has ended the connection' ended.text

@@ -42,6 +42,8 @@ describe a.img.dmlog
 grep -x "log: $uuid, version 1" description.text
 grep -x 'volume: 64 MiB, 1024 chunks of 64 KiB' description.text
 grep -E '^(1|1\.[0-9]) MiB dirty: ' description.text
+grep -x "copy 0     $PWD/a\.img\.dmlog  in use" description.text
+grep -x "copy 1     $PWD/b\.img\.dmlog  in use" description.text
 grep -E "^region 0   $PWD/a\.img  in sync" description.text
 grep -E "^region 1   $PWD/b\.img  in sync" description.text
 ! log_is_clean a.img.dmlog ||
@@ -81,3 +83,14 @@ for block in 0 1 2 3 4 5; do
   wrong '' bad.dmlog
   grep -E 'wrong: |wrong' description.text error.text
 done
+
+# Where the copies are is behind all that, and nothing depends on it.
+cp a.img.dmlog bad.dmlog
+printf '\377' | dd of=bad.dmlog bs=1 seek=$(( (3 + 1 + 64 * 2 + 1) * 4096 + 300 )) \
+                   conv=notrunc status=none
+describe bad.dmlog
+grep -E "^copy 0     $PWD/a\.img\.dmlog +in use" description.text
+grep -E '^copy 1     \(place not known\) +in use' description.text
+truncate -s $(( (3 + 1 + 64 * 2) * 4096 )) bad.dmlog
+describe bad.dmlog
+[ "$(grep -c '(place not known)  in use' description.text)" -eq 2 ]

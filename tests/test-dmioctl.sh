@@ -52,17 +52,19 @@ cat > expected.text <<TEXT
 volume 64 MiB, 2 of 2 legs in sync
 region 0   a.img    in sync
 region 1   b b.img  in sync
-log $(status .uuid), 2 of 2 copies in use
+log $(status .uuid), 2 of 2 copies in use: $tmp/a.img.dmlog, $tmp/b b.img.dmlog
 TEXT
 diff expected.text status.text
 
 # ... and for programs: all that there is, with its type.
 dmioctl status --json > status.json
-jq -e '
+jq -e --arg tmp "$tmp" '
   (.uuid | test("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")) and
   .size == 67108864 and .chunk_size == 1048576 and .quorum == 1 and
   .in_sync == 2 and .degraded == false and .to_reconcile == 0 and
-  .rate == 0 and .log == {"copies": 2, "all": 2} and
+  .rate == 0 and .log == {"copies": 2, "all": 2, "places": [
+    {"number": 0, "place": "\($tmp)/a.img.dmlog", "in_use": true},
+    {"number": 1, "place": "\($tmp)/b b.img.dmlog", "in_use": true}]} and
   (.legs | length) == 2 and
   .legs[1] == {"number": 1, "spec": "b b.img", "state": "in sync",
                "out_of_sync": 0, "progress": 100, "reason": null,
@@ -83,7 +85,7 @@ client "write 0 4096 0x62" flush
 dmioctl status | grep -E '^region 1 .* MiB out of sync$'
 fails 'last in sync.*add another' -s "$control" fail 0
 fails 'last in sync' -s "$control" fail a.img
-fails 'no leg .c\.img.*status' -s "$control" fail c.img
+fails 'no leg .*/c\.img.*status' -s "$control" fail c.img
 fails 'no leg .2.' -s "$control" fail 2
 fails 'not in sync yet: 1 of 2' -s "$control" wait --timeout 0.2
 

@@ -42,17 +42,17 @@ start_fuse ()
     > eval.log 2>&1 &
   eval_pid=$!
   servers+=("$eval_pid")
-  wait_for 20 nbdinfo --can connect "nbd+unix:///?socket=$tmp/eval.sock"
+  wait_for nbdinfo --can connect "nbd+unix:///?socket=$tmp/eval.sock"
   nbdfuse mnt/region.img --unix "$tmp/eval.sock" > fuse.log 2>&1 &
   fuse_pid=$!
   servers+=("$fuse_pid")
-  wait_for 20 test -s mnt/region.img
+  wait_for test -s mnt/region.img
 }
 
 stop_fuse ()
 {
   fusermount3 -u mnt
-  wait_for 20 has_ended "$fuse_pid"
+  wait_for has_ended "$fuse_pid"
   forget_server "$fuse_pid"
   wait "$fuse_pid"
   stop_servers "$eval_pid"

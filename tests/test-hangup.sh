@@ -53,7 +53,7 @@ for _ in 1 2 3 4 5; do
   "${model[@]}" -r $(( 4 * MiB )):$(( 4 * MiB )) -t 60 "$uri" &
   client_pid=$!
   servers+=("$client_pid")
-  wait_for 20 eval '! cmp -s -n 1048576 a.img image 6M 6M'
+  wait_for eval '! cmp -s -n 1048576 a.img image 6M 6M'
   sleep 0.3
   kill -KILL "$client_pid"
   forget_server "$client_pid"

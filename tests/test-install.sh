@@ -6,7 +6,8 @@
 # What 'make install' puts into place can be used: the header has the
 # contract to the letter, programs link with what pkg-config says, the
 # library exports that and nothing else, nbdkit finds the plugin, dmioctl runs,
-# and the man pages are there.
+# and the man pages are there.  No .la file is among it, and after
+# 'make uninstall' no file at all.
 
 # shellcheck source=functions.sh
 . "$(dirname "$0")/functions.sh"
@@ -61,3 +62,9 @@ for page in man1/dmioctl.1 man1/nbdkit-dmio-plugin.1 man3/dm_io.3 \
             man3/libdmio.3 man5/dmio-log.5; do
   [ -s "$(find root -path "*/$page")" ]
 done
+
+la=$(find root -name '*.la')
+[ -z "$la" ] || die "installed: $la"
+bounded make -C "$builddir/.." uninstall DESTDIR="$tmp/root" > uninstall.log 2>&1
+left=$(find root ! -type d)
+[ -z "$left" ] || die "left by make uninstall: $left"

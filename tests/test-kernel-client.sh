@@ -44,7 +44,7 @@ start_tcp ()
       < /dev/null > "$server_log" 2>&1 &
     server_pid=$!
     servers+=("$server_pid")
-    wait_for 60 is_ready
+    wait_for is_ready
     has_ended "$server_pid" || return 0
     forget_server "$server_pid"
     logged 'Address already in use' || break
@@ -56,7 +56,7 @@ start_tcp ()
 run_vm ()
 {
   start_vm user,id=net "dmio.scenario=$1 dmio.host=10.0.2.2 dmio.port=$port"
-  end_vm 240
+  end_vm 600
   sed 's/\r//' guest.log > guest
 }
 

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "block-device.h"
 #include "test-files.h"
 
 static void
@@ -162,6 +163,19 @@ end_holder (const struct holder *h)
   g_assert_cmpint (status, ==, 0);
 }
 
+/* By this process, as seen by another open file. */
+static void
+assert_locked (const char *path)
+{
+  struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+  int fd = open (path, O_RDWR | O_CLOEXEC);
+
+  g_assert_cmpint (fd, !=, -1);
+  g_assert_cmpint (fcntl (fd, F_OFD_GETLK, &lock), ==, 0);
+  g_assert_cmpint (lock.l_type, ==, F_WRLCK);
+  close (fd);
+}
+
 static void
 test_s4_other_process (struct files *f, gconstpointer unused)
 {
@@ -188,6 +202,69 @@ test_s4_other_process (struct files *f, gconstpointer unused)
     dm_bdev_close (open_ok (f->path[0], 0));
     end_holder (&h);
   }
+}
+
+/* Who only looks is kept out by nobody, and keeps nobody out. */
+static void
+test_s4_no_lock (struct files *f, gconstpointer unused)
+{
+  static const struct {
+    unsigned int theirs;
+    bool in_use;
+  } cases[] = {
+    { 0, true }, { DM_BDEV_READ_ONLY, false },
+    { DM_BDEV_READ_ONLY | BDEV_NO_LOCK, false },
+  };
+  const unsigned int ours = DM_BDEV_READ_ONLY | BDEV_NO_LOCK;
+  struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+  struct block_device *bdev;
+  struct holder h;
+  unsigned int i;
+  int fd;
+
+  for (i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_assert_cmpint (start_holder (&h, f->path[0], cases[i].theirs),
+                     ==, 'y');
+    bdev = open_ok (f->path[0], ours);
+    g_assert_cmpint (bdev->in_use, ==, cases[i].in_use);
+    tell_to_close (&h);
+    end_holder (&h);
+    fd = open (f->path[0], O_RDWR | O_CLOEXEC);
+    g_assert_cmpint (fcntl (fd, F_OFD_SETLK, &all), ==, 0);
+    dm_bdev_close (bdev);
+    close (fd);
+  }
+}
+
+/* Parts of one file are open at once, and it is locked until the last is closed;
+ * who does not know of parts is refused.
+ */
+static void
+test_s4_parts (struct files *f, gconstpointer unused)
+{
+  const struct dm_bdev_options in_parts = { .flags = BDEV_IN_PARTS };
+  struct block_device *part[3];
+  struct holder h;
+  unsigned int i;
+
+  g_assert_cmpint (start_holder (&h, f->path[0], 0), ==, 'y');
+  g_assert_null (dm_bdev_open (f->path[0], &in_parts, NULL));
+  tell_to_close (&h);
+  for (i = 0; i < 3; i++) {
+    part[i] = dm_bdev_open (f->path[0], &in_parts, NULL);
+    g_assert_nonnull (part[i]);
+    g_assert_true (part[i]->file == part[0]->file);
+  }
+  end_holder (&h);
+  for (i = 0; i < 3; i++) {
+    open_refused (f->path[0], 0, EBUSY, "already open");
+    assert_locked (f->path[0]);
+    dm_bdev_close (part[i]);
+  }
+  part[0] = open_ok (f->path[0], 0);
+  g_assert_null (dm_bdev_open (f->path[0], &in_parts, NULL));
+  g_assert_cmpint (errno, ==, EBUSY);
+  dm_bdev_close (part[0]);
 }
 
 /* A lock dies with its process, and three processes may read. */
@@ -383,7 +460,9 @@ main (int argc, char *argv[])
   add_files_test ("/locks/s4-same-process-threads",
                   test_s4_same_process_threads);
   add_files_test ("/locks/s4-other-process", test_s4_other_process);
+  add_files_test ("/locks/s4-parts", test_s4_parts);
   add_files_test ("/locks/s4-killed-process", test_s4_killed_process);
+  add_files_test ("/locks/s4-no-lock", test_s4_no_lock);
   add_files_test ("/locks/s4-refuses-qemu", test_s4_refuses_qemu);
   add_files_test ("/locks/s4-refused-by-qemu", test_s4_refused_by_qemu);
   add_files_test ("/locks/no-leaked-descriptors", test_no_leaked_descriptors);

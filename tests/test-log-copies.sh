@@ -22,6 +22,8 @@ copies ()
 make_regions 4M a.img b.img c.img d.img
 start_mirror a.img b.img init=clean
 client "write 0 4096 0x61" flush
+stop_server
+start_mirror a.img b.img
 dmioctl fail 1
 client "write 0 4096 0x62" flush
 stop_server
@@ -43,8 +45,8 @@ client "read 0 4096 0x62" "write 0 4096 0x62"
 # that needs the user's word.
 kill_server
 rm b.img.dmlog
-refused_mirror 'copy of the log that was in use is missing.*degraded=yes' \
-               a.img b.img
+refused_mirror "copy of the log that was in use is missing.*: $tmp/b\.img\.dmlog; \
+.*degraded=yes" a.img b.img
 [ ! -e b.img.dmlog ]
 start_mirror a.img b.img degraded=yes
 [ "$(copies)" = "2 of 2" ]
@@ -107,6 +109,31 @@ refused_mirror 'log' a.img b.img log=one.dmlog log=other.dmlog
 mv other.dmlog b.img.dmlog
 start_mirror a.img b.img
 dmioctl add 1
+wait_in_sync
+stop_server
+
+# Copies elsewhere: the others say where one is that is missing, also when it has
+# been moved meanwhile, or was made before they could say that.
+mkdir logs
+start_mirror c.img d.img log=logs/1,,one.dmlog log=logs/2.dmlog \
+             log=logs/3.dmlog,sector=8 init=clean
+[ "$(status '.log.places[2].place')" = "$tmp/logs/3.dmlog,sector=8" ]
+stop_server
+mv logs/2.dmlog logs/two.dmlog
+truncate -s $(( (3 + 1 + 64 * 2) * 4096 )) logs/1,one.dmlog
+start_mirror c.img d.img log=logs/1,,one.dmlog log=logs/two.dmlog \
+             log=logs/3.dmlog,sector=8
+[ "$(copies)" = "3 of 3" ]
+client "write 0 4096 0x71" flush
+kill_server
+refused_mirror "is missing or not valid: $tmp/logs/two\.dmlog; " c.img d.img \
+               log=logs/1,,one.dmlog log=logs/3.dmlog,sector=8
+refused_mirror "is missing or not valid: $tmp/logs/1,,one\.dmlog, \
+$tmp/logs/3\.dmlog,sector=8; " c.img d.img log=logs/two.dmlog
+refused_mirror 'not valid: copy number 1, copy number 2; ' c.img d.img \
+               log=logs/1,,one.dmlog
+start_mirror c.img d.img log=logs/1,,one.dmlog log=logs/two.dmlog \
+             log=logs/3.dmlog,sector=8
 wait_in_sync
 stop_server
 

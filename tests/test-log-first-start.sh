@@ -73,15 +73,55 @@ stop_server
 refused 'has a log already' b.img a.img init=sync
 same a.img b.img
 
-# A new one, of the same regions, when the log was removed: init=clean copies
-# nothing, right or wrong.
+# A new one, of the same regions, when the log was removed: init=clean is refused
+# if a look at some blocks shows that they are not alike, and copies nothing.
+unlike ()
+{
+  refused "init=clean: regions '$1' and '$2' are not alike: .*offset $3[,;]" \
+          "${@:4}" init=clean
+}
+
 rm ./*.dmlog
 cp b.orig b.img
+unlike a.img b.img 0 a.img b.img
+cp a.img b.img
+cp a.img c.img
+printf x | dd of=c.img bs=1 seek=524300 conv=notrunc status=none
+unlike a.img c.img 524288 a.img b.img c.img
+make_regions 64M thin.img blank.img
+printf x | dd of=thin.img bs=1 seek=34603008 conv=notrunc status=none
+unlike thin.img blank.img 34603008 thin.img blank.img
+unlike blank.img thin.img 34603008 blank.img thin.img
+unlike thin.img 'blank.img,sector=8,count=100000' 34603008 \
+       thin.img blank.img,sector=8,count=100000
+rm c.img thin.img blank.img
+cp b.img b.orig
 start_mirror a.img b.img init=clean chunk=64K
 [ "$(status .in_sync)" -eq 2 ]
 [ "$(status .chunk_size)" -eq 65536 ]
 stop_server
 same b.orig b.img
+
+# log=none does not read what that log holds for out of sync, or for different.
+start_mirror a.img b.img
+dmioctl fail b.img
+client "write 0 4096 0x63" flush
+stop_server
+refused "log=none: region 'b.img' is out of sync.*a.img.dmlog" a.img b.img \
+        log=none
+start_mirror a.img b.img
+dmioctl add "$tmp/b.img"
+wait_in_sync
+stop_server
+start_mirror a.img b.img log=none
+stop_server
+start_mirror a.img b.img
+client "write 0 4096 0x64"
+kill_server
+refused "log=none: region 'a.img' may differ.*a.img.dmlog" a.img b.img log=none
+start_mirror a.img b.img
+wait_in_sync
+stop_server
 
 # The same if the log is elsewhere, where there is nothing but zeroes, and a part
 # of a file that holds something else.
@@ -116,11 +156,11 @@ bounded "${nbdkit[@]}" -P "$tmp/pid" -U "$tmp/sock" "$DMIO_PLUGIN" ./c.img \
   ../"${tmp##*/}"/d.img init=sync control=./daemon.ctl < /dev/null
 at_exit end_daemon
 control=$tmp/daemon.ctl
-wait_for 60 eval '[ -s pid ]'
+wait_for eval '[ -s pid ]'
 wait_in_sync
 daemon=$(cat pid)
 kill "$daemon"
-wait_for 60 has_ended "$daemon"
+wait_for has_ended "$daemon"
 rm pid
 same c.img d.img
 [ -e c.img.dmlog ]

@@ -94,7 +94,7 @@ mv b.img moved.img
 refused_mirror "'moved\.img' is not a leg" a.img moved.img c.img degraded=yes
 start_mirror a.img c.img degraded=yes
 dmioctl add moved.img
-wait_for 60 has_state 3 'in sync'
+wait_for has_state 3 'in sync'
 [ "$(state 1)" = missing ]
 ! dmioctl wait --timeout 0.3 ||
   die "accepted: dmioctl wait --timeout 0.3"
@@ -102,7 +102,7 @@ stop_server
 mv moved.img b.img
 rm b.img.dmlog
 start_mirror a.img b.img c.img degraded=yes
-wait_for 60 has_state 1 'in sync'
+wait_for has_state 1 'in sync'
 [ "$(state 3)" = missing ]
 stop_server
 same a.img b.img c.img
@@ -119,8 +119,8 @@ refused_mirror 'no region that is in sync is there' a.img c.img degraded=yes \
                log=a.img.dmlog log=b.img.dmlog log=c.img.dmlog
 mv keep.img b.img
 start_mirror a.img b.img c.img
-wait_for 60 has_state 0 'in sync'
-wait_for 60 has_state 2 'in sync'
+wait_for has_state 0 'in sync'
+wait_for has_state 2 'in sync'
 stop_server
 same a.img b.img c.img
 

@@ -661,7 +661,7 @@ step_other (struct logs *f, struct model *m, struct rng *rng)
 
   switch (rng_below (rng, 3)) {
   case 0:
-    return dm_log_extend (f->log, FAR_OFF) == 0;
+    return dm_log_keep_lease (f->log) == 0;
   case 1:
     return dm_log_stamp (f->log, stamps) == 0;
   default:
@@ -796,6 +796,87 @@ test_s3_power_cuts_three_copies (void)
   check_power_cuts (3);
 }
 
+/* Two copies that could not be read while the log was loaded, so that they get
+ * the numbers of each other, are written again at the start, and the power goes
+ * at each moment of that: of all copies together none that is in use is missed
+ * after that.
+ */
+static void
+test_s2_power_cuts_unreadable_copies (void)
+{
+  struct rng rng = rng_random ();
+  struct dm_log_copy first;
+  bool gone = true;
+  unsigned int n;
+  struct logs f;
+
+  for (n = 0; gone; n++) {
+    make_logs (&f, 3);
+    fail_copy (&f, 0, MOCK_READ);
+    fail_copy (&f, 1, MOCK_READ);
+    first = f.copies[0];
+    f.copies[0] = f.copies[1];
+    f.copies[1] = first;
+    load_from (&f, 7);
+    mend_copy (&f, 0);
+    mend_copy (&f, 1);
+    mock_power_off_after (n);
+    dm_log_start (f.log, 0, 0);
+    gone = mock_power_is_off ();
+    mock_power_on ();
+    lose_power (&f, &rng);
+    load_from (&f, 7);
+    g_assert_cmpstr (dm_log_missing_copies (f.log), ==, NULL);
+    close_logs (&f);
+    log_lines_clear ();
+  }
+  g_assert_cmpuint (n, >, 5);
+}
+
+/* The power goes while leg 1 is dropped, and again while the log is started;
+ * then only one copy is left.
+ */
+static bool
+check_survivor (unsigned int first, unsigned int second,
+                unsigned int survivor, struct rng *rng)
+{
+  struct logs f;
+  bool gone, dropped;
+
+  make_logs (&f, 2);
+  write_chunk (f.log, 1);
+  mock_power_off_after (first);
+  dropped = dm_log_drop (f.log, 1 << 1) == 0;
+  gone = mock_power_is_off ();
+  mock_power_on ();
+  lose_power (&f, rng);
+  load_from (&f, 3);
+  mock_power_off_after (second);
+  dm_log_start (f.log, out_of_sync (f.log) | 1 << 2, 0);
+  gone = gone && mock_power_is_off ();
+  mock_power_on ();
+  lose_power (&f, rng);
+  load_from (&f, 1U << survivor);
+  g_assert_true (is_dirty (f.log, 1));
+  g_assert_true (!dropped || state_of (f.log, 1) == DM_LOG_OUT_OF_SYNC);
+  close_logs (&f);
+  log_lines_clear ();
+  return gone;
+}
+
+static void
+test_s2_power_cuts_and_one_copy_left (void)
+{
+  struct rng rng = rng_random ();
+  unsigned int first, second, survivor, n = 0;
+
+  for (first = 0; first < 8; first++)
+    for (second = 0; second < 16; second++)
+      for (survivor = 0; survivor < 2; survivor++)
+        n += check_survivor (first, second, survivor, &rng);
+  g_assert_cmpuint (n, >, 30);
+}
+
 /* The N-th write reaches only so many sectors, then the power is gone.
  * Returns false if there is no such write.
  */
@@ -918,7 +999,7 @@ check_geometry (sector_t volume, sector_t chunk)
   unsigned long absent, lacking;
   struct io_region where[1];
   struct dm_log_copy copy = { .name = "copy" };
-  uint64_t first = 0, after;
+  uint64_t first = 0, after = 0;
   struct dm_log *log;
   char *error;
 
@@ -1081,6 +1162,10 @@ main (int argc, char *argv[])
                    test_s3_power_cuts_one_copy);
   g_test_add_func ("/log-load/s3-power-cuts-three-copies",
                    test_s3_power_cuts_three_copies);
+  g_test_add_func ("/log-load/s2-power-cuts-unreadable-copies",
+                   test_s2_power_cuts_unreadable_copies);
+  g_test_add_func ("/log-load/s2-power-cuts-and-one-copy-left",
+                   test_s2_power_cuts_and_one_copy_left);
   g_test_add_func ("/log-load/s3-torn-writes", test_s3_torn_writes);
   g_test_add_func ("/log-load/s3-power-cut-while-new",
                    test_s3_power_cut_while_new);

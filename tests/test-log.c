@@ -329,7 +329,7 @@ test_sets_come_before_clears (void)
   f.log->super_wanted++;
   pthread_mutex_unlock (&f.log->lock);
   g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);
-  assert_trace (&f, "W7 W0 w3 w5 f ");
+  assert_trace (&f, "W7 W1 w3 w5 f ");
   close_logs (&f);
 }
 
@@ -745,7 +745,7 @@ test_lost_leg (void)
 static void
 test_lease_is_renewed (void)
 {
-  const uint64_t soon = clock_date () + 50 * NSEC_PER_SEC;
+  const uint64_t soon = clock_date () + 10 * NSEC_PER_SEC;
   struct dm_log_leg info;
   struct logs f;
 
@@ -762,15 +762,20 @@ test_lease_is_renewed (void)
   assert_trace (&f, "W3 ");
   dm_log_end (f.log, CHUNK, 2 * CHUNK);
 
-  /* A leg that is absent keeps its own, and needs none. */
+  /* The lease of a leg that is dropped ends. */
   g_assert_cmpint (dm_log_drop (f.log, 1 << 2), ==, 0);
+  g_assert_cmpuint (super_on (&f, 0).legs[2].until, <, soon);
   dm_log_get_leg (f.log, 2, &info);
   clear_traces (&f);
-  g_assert_cmpint (dm_log_extend (f.log, info.until + 5), ==, 0);
+  pthread_mutex_lock (&f.log->lock);
+  f.log->legs[0].info.until = f.log->legs[0].until = 1;
+  log_recompute_lease (f.log);
+  pthread_mutex_unlock (&f.log->lock);
+  g_assert_cmpint (dm_log_keep_lease (f.log), ==, 0);
   assert_trace (&f, "W1 ");
-  g_assert_cmpuint (super_on (&f, 0).legs[0].until, ==, info.until + 5);
+  g_assert_cmpuint (super_on (&f, 0).legs[0].until, >, soon);
   g_assert_cmpuint (super_on (&f, 0).legs[2].until, ==, info.until);
-  g_assert_cmpint (dm_log_extend (f.log, info.until), ==, 0);
+  g_assert_cmpint (dm_log_keep_lease (f.log), ==, 0);
   assert_trace (&f, "");
 
   /* ... until it is written again. */
@@ -785,6 +790,42 @@ test_lease_is_renewed (void)
   g_assert_cmpuint (f.log->legs[2].until, >, soon);
   dm_log_end (f.log, 2 * CHUNK, 1);
   dm_log_end (f.log, 2 * CHUNK, 1);
+  close_logs (&f);
+}
+
+/* It ends when all is clean and the legs are stamped, whatever the clock was when
+ * it was renewed; a write then renews it before a leg is written.
+ */
+static void
+test_lease_ends (void)
+{
+  const struct bdev_stamp stamps[LEGS] = {
+    { true, 100, 1000 }, { true, 100, 1000 }, { false, 0, 0 },
+  };
+  struct logs f;
+  bool all;
+
+  make_logs (&f, 1);
+  write_chunk (f.log, 1);
+  dm_log_clean_begin (f.log, &all);
+  dm_log_clean_begin (f.log, &all);
+  g_assert_true (all);
+  g_assert_cmpint (dm_log_stamp (f.log, stamps), ==, 0);
+  g_assert_cmpuint (super_on (&f, 0).legs[0].until, >, clock_date ());
+  g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);
+  g_assert_cmpuint (super_on (&f, 0).legs[0].until, ==, 0);
+  g_assert_cmpuint (super_on (&f, 0).legs[1].until, ==, 0);
+  clear_traces (&f);
+  begin_chunk (f.log, 1);
+  assert_trace (&f, "W3 W1 ");
+  g_assert_cmpuint (super_on (&f, 0).legs[0].until, >, clock_date ());
+  g_assert_cmpuint (super_on (&f, 0).legs[0].until, <,
+                    clock_date () + 16 * NSEC_PER_SEC);
+
+  /* Not while something is dirty. */
+  g_assert_cmpint (dm_log_stamp (f.log, stamps), ==, 0);
+  g_assert_cmpuint (super_on (&f, 0).legs[0].until, >, clock_date ());
+  dm_log_end (f.log, CHUNK, 1);
   close_logs (&f);
 }
 
@@ -937,6 +978,7 @@ test_r11_all_fail (void)
   g_assert_cmpint (dm_log_begin (f.log, CHUNK, 1, &absent), ==, -EIO);
   g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, -EIO);
   g_assert_cmpint (dm_log_sync (f.log), ==, -EIO);
+  g_assert_cmpint (dm_log_keep_lease (f.log), ==, -EIO); /* so nothing is copied */
   g_assert_cmpint (dm_log_add_leg (f.log, "/d.img", 1), ==, -EIO);
   g_assert_false (dm_log_restore (f.log));
   log_lines_clear ();
@@ -1051,6 +1093,118 @@ test_r11_restore_and_write (void)
   close_logs (&f);
 }
 
+/* The last copy in use fails, and only one that was not in use any more can be
+ * written again: it may not go on alone, or the other would know nothing of it
+ * and yet seem to be right when it is found alone.
+ */
+static void
+test_s2_only_the_last_can_go_on (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  fail_copy (&f, 1, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  fail_copy (&f, 0, MOCK_WRITE);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, -EIO);
+  mend_copy (&f, 1);
+  log_lines_clear ();
+  g_assert_false (dm_log_restore (f.log));
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, -EIO);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 0);
+
+  mend_copy (&f, 0);
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+  g_assert_cmphex (super_on (&f, 0).copies, ==, 1);
+  g_assert_cmpint (super_on (&f, 0).legs[1].state, ==, DM_LOG_OUT_OF_SYNC);
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  restart_from (&f, 2);
+  g_assert_cmpint (state_of (f.log, 1), ==, DM_LOG_OUT_OF_SYNC);
+  close_logs (&f);
+}
+
+/* Both fail, but only one of them when it was told that the other is out of use:
+ * it may know that, so the other may not go on alone.
+ */
+static void
+test_s2_the_last_was_told (void)
+{
+  const struct mock_fault late = {
+    .ops = MOCK_WRITE, .after = 1, .error = EIO,
+  };
+  struct logs f;
+
+  make_logs (&f, 2);
+  write_chunk (f.log, 1);
+  fail_copy (&f, 0, MOCK_WRITE);
+  mock_fault (f.where[1].bdev, &late);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, -EIO);
+  mend_copy (&f, 0);
+  log_lines_clear ();
+  g_assert_false (dm_log_restore (f.log));
+  mend_copy (&f, 1);
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmphex (super_on (&f, 1).copies, ==, 2);
+  close_logs (&f);
+}
+
+/* The last one in use fails in the very commit in which another joins. */
+static void
+test_s2_last_fails_while_another_joins (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  fail_copy (&f, 1, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  mend_copy (&f, 1);
+  fail_copy (&f, 0, MOCK_WRITE);
+  log_lines_clear ();
+  g_assert_false (dm_log_restore (f.log));
+  g_assert_cmpuint (log_lines_count ("no copy of the log can be written: *"),
+                    ==, 1);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, -EIO);
+  mend_copy (&f, 0);
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmphex (super_on (&f, 0).copies, ==, 1);
+  close_logs (&f);
+}
+
+/* A copy fails and comes back again and again while another is away: that one is
+ * known to be out of date all the same.
+ */
+static void
+test_s2_flapping_copy (void)
+{
+  struct bdev_stamp stamps[LEGS] = { { true, 1, 1 } };
+  struct logs f;
+  unsigned int i;
+
+  make_logs (&f, 3);
+  fail_copy (&f, 2, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  for (i = 0; i < LOG_HISTORY + 2; i++) {
+    fail_copy (&f, 1, MOCK_WRITE);
+    stamps[0].mtime++;
+    g_assert_cmpint (dm_log_stamp (f.log, stamps), ==, 0);
+    mend_copy (&f, 1);
+    stamps[0].mtime += i % 3 == 0; /* it may also miss more than one */
+    g_assert_cmpint (dm_log_stamp (f.log, stamps), ==, 0);
+    g_assert_true (dm_log_restore (f.log));
+    g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+    log_lines_clear ();
+  }
+  g_assert_cmpuint (super_on (&f, 0).num_history, <=, 3);
+  write_chunk (f.log, 2);
+  mend_copy (&f, 2);
+  restart_from (&f, 7);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 3);
+  g_assert_true (is_dirty (f.log, 2));
+  close_logs (&f);
+}
+
 int
 main (int argc, char *argv[])
 {
@@ -1080,6 +1234,7 @@ main (int argc, char *argv[])
   g_test_add_func ("/log/add-legs", test_add_legs);
   g_test_add_func ("/log/lost-leg", test_lost_leg);
   g_test_add_func ("/log/lease-is-renewed", test_lease_is_renewed);
+  g_test_add_func ("/log/lease-ends", test_lease_ends);
   g_test_add_func ("/log/clock-set-back", test_clock_set_back);
   g_test_add_func ("/log/stamps", test_stamps);
   g_test_add_func ("/log/r11-write-fails", test_r11_write_fails);
@@ -1090,5 +1245,11 @@ main (int argc, char *argv[])
                    test_r11_fails_while_dropping);
   g_test_add_func ("/log/r11-restore", test_r11_restore);
   g_test_add_func ("/log/r11-restore-and-write", test_r11_restore_and_write);
+  g_test_add_func ("/log/s2-only-the-last-can-go-on",
+                   test_s2_only_the_last_can_go_on);
+  g_test_add_func ("/log/s2-the-last-was-told", test_s2_the_last_was_told);
+  g_test_add_func ("/log/s2-last-fails-while-another-joins",
+                   test_s2_last_fails_while_another_joins);
+  g_test_add_func ("/log/s2-flapping-copy", test_s2_flapping_copy);
   return g_test_run ();
 }

@@ -208,7 +208,7 @@ do_something (struct volume *v, struct rng *rng, unsigned char *buf)
   case DM_IO_READ:
     return dm_mirror_read (v->mirror, buf, first, count, results);
   case DM_IO_FLUSH:
-    return dm_mirror_flush (v->mirror, results);
+    return dm_mirror_flush (v->mirror, &v->client, results);
   default:
     fill (buf, count * SECTOR, rng_next (rng));
     return dm_mirror_write (v->mirror, op, 0, buf, first, count, results);

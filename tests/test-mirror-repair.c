@@ -4,7 +4,8 @@
  */
 
 /* R10: a leg that cannot be read somewhere, while others can: they serve the
- * reader, and it is rewritten, or is no longer in sync.
+ * reader, and it is rewritten, or is no longer in sync.  What any leg in sync can
+ * read is read, block for block, also to copy it.
  */
 
 #include <config.h>
@@ -181,6 +182,163 @@ test_last_leg (struct volume *v, unsigned int unused)
   g_assert_cmpuint (mock_count (v->legs[1], MOCK_READ), ==, 0);
 }
 
+/*----------------------------------------------------------------------
+ * Each leg has a bad sector, at another place
+ */
+
+static void
+spoil_sectors (struct volume *v, unsigned int legs)
+{
+  struct mock_fault fault = {
+    .ops = MOCK_READ, .error = EIO, .length = SECTOR, .until_written = true,
+  };
+  unsigned int leg;
+
+  for (leg = 0; leg < legs; leg++) {
+    fault.offset = (LEG_START (leg) + 2 * CHUNK + 7 + leg) * SECTOR;
+    mock_fault (v->legs[leg], &fault);
+  }
+}
+
+static bool
+read_chunk (struct volume *v, unsigned char *buf)
+{
+  return dm_mirror_read (v->mirror, buf, 2 * CHUNK, CHUNK, v->results);
+}
+
+static void
+test_each_has_one (struct volume *v, unsigned int unused)
+{
+  unsigned char buf[CHUNK * SECTOR];
+
+  start (v);
+  spoil_sectors (v, LEGS);
+  g_assert_true (read_chunk (v, buf));
+  g_assert_cmpint (buf[0], ==, 4);
+  assert_same (buf, buf + 1, sizeof buf - 1);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+}
+
+/* No leg can read one sector: the others are read all the same. */
+static void
+test_all_have_it (struct volume *v, unsigned int unused)
+{
+  unsigned char buf[CHUNK * SECTOR];
+  unsigned int leg;
+
+  start (v);
+  for (leg = 0; leg < LEGS; leg++)
+    volume_fail (v, leg, MOCK_READ, EIO, 2 * CHUNK + 7, 1);
+  g_assert_false (read_chunk (v, buf));
+  g_assert_cmpint (volume_read (v, 2 * CHUNK + 6), ==, 4);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+}
+
+static void
+crash_while_dirty (struct volume *v)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 4, 0, v->sectors));
+  g_assert_true (volume_flush (v));
+  volume_crash (v, 1);
+  leg_set (v, 1, 5, 2 * CHUNK, 5);
+}
+
+/* The chunk is dirty after a crash, in which 5 was written over 4: it is reconciled
+ * and read, and no value is seen first and another later.
+ */
+static void
+test_crash_each_has_one (struct volume *v, unsigned int unused)
+{
+  unsigned char first[CHUNK * SECTOR], second[CHUNK * SECTOR];
+  unsigned int i;
+
+  crash_while_dirty (v);
+  spoil_sectors (v, LEGS);
+  volume_start_quiet (v);
+  g_assert_true (read_chunk (v, first));
+  for (i = 0; i < sizeof first; i++)
+    g_assert_true (first[i] == 4 || (first[i] == 5 && i < 5 * SECTOR));
+  g_assert_true (read_chunk (v, second));
+  assert_same (first, second, sizeof first);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  volume_heal (v);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/* ... but one sector that no leg can read: the others can be, as before. */
+static void
+test_crash_all_have_it (struct volume *v, unsigned int unused)
+{
+  unsigned int leg, i;
+  int byte;
+
+  crash_while_dirty (v);
+  for (leg = 0; leg < LEGS; leg++)
+    volume_fail (v, leg, MOCK_READ, EIO, 2 * CHUNK + 7, 1);
+  volume_start_quiet (v);
+  g_assert_cmpint (volume_read (v, 2 * CHUNK + 7), ==, -1);
+  byte = volume_read (v, 2 * CHUNK + 2);
+  for (i = 0; i < LEGS; i++)
+    g_assert_cmpint (leg_byte (v, i, 2 * CHUNK + 2), ==, byte);
+  g_assert_cmpint (volume_read (v, 2 * CHUNK + 8), ==, 4);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+}
+
+/* A leg that recovers gets what any of the others can read. */
+static void
+test_recovery (struct volume *v, unsigned int unused)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 3, 0, v->sectors));
+  volume_kill (v, 2, MOCK_WRITE, EIO);
+  g_assert_true (volume_write (v, 4, 0, v->sectors));
+  volume_stop (v);
+  volume_heal (v);
+  spoil_sectors (v, LEGS - 1);
+  volume_start (v);
+  volume_await_in_sync (v);
+  volume_heal (v);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/*----------------------------------------------------------------------
+ * Block status
+ */
+
+static void *
+ask_extents (void *arg)
+{
+  struct volume *v = arg;
+  struct bdev_extent extent;
+
+  g_assert_cmpint (dm_mirror_extents (v->mirror, 0, 1, &extent, 1), ==, 1);
+  g_assert_false (extent.zero);
+  return NULL;
+}
+
+/* Leg 0 answers late, or fails to, and meanwhile leg LEFT leaves and misses a write:
+ * what it says is not believed.
+ */
+static void
+test_extents (struct volume *v, unsigned int left)
+{
+  const struct mock_fault late = {
+    .ops = MOCK_EXTENTS, .gate = &v->gate, .error = left == 0 ? 0 : EIO,
+  };
+  pthread_t thread;
+
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  volume_start_quiet (v);
+  mock_fault (v->legs[0], &late);
+  g_assert_cmpint (pthread_create (&thread, NULL, ask_extents, v), ==, 0);
+  mock_gate_await (&v->gate, 1);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, left), ==, 0);
+  g_assert_true (volume_write (v, 4, 0, 1));
+  mock_gate_open (&v->gate);
+  pthread_join (thread, NULL);
+}
+
 static const struct volume_test tests[] = {
   { "repaired", test_repaired, 0, &volume_plain },
   { "not-written", test_fails, false, &volume_plain },
@@ -190,6 +348,13 @@ static const struct volume_test tests[] = {
   { "pieces", test_pieces, 0, &volume_plain },
   { "write-meanwhile", test_write_meanwhile, 0, &volume_plain },
   { "last-leg", test_last_leg, 0, &volume_plain },
+  { "each-has-one", test_each_has_one, 0, &volume_plain },
+  { "all-have-it", test_all_have_it, 0, &volume_plain },
+  { "crash/each-has-one", test_crash_each_has_one, 0, &volume_plain },
+  { "crash/all-have-it", test_crash_all_have_it, 0, &volume_plain },
+  { "recovery", test_recovery, 0, &volume_plain },
+  { "extents/0", test_extents, 0, &volume_thin },
+  { "extents/1", test_extents, 1, &volume_thin },
 };
 
 int

@@ -34,6 +34,18 @@ assert_dropped (struct volume *v, unsigned int leg)
     g_assert_cmpint (leg_state (v, i) == DM_MIRROR_IN_SYNC, ==, i != leg);
 }
 
+/* Leg 0 is the source, and the others lack everything. */
+static void
+assert_only_first (struct volume *v)
+{
+  unsigned int i;
+
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_IN_SYNC);
+  for (i = 1; i < LEGS; i++)
+    g_assert_cmpuint (leg_lacks (v, i), ==, SECTORS * SECTOR);
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+}
+
 /* The legs have to be made equal by copying the right one. */
 static void
 assert_recovers (struct volume *v, int byte, sector_t sector)
@@ -300,15 +312,14 @@ test_r12_torn_super (struct volume *v, unsigned int copy)
   volume_refused (v, "a copy of the log that was in use is missing or not");
   v->options.degraded = true;
   volume_start_quiet (v);
-  assert_dropped (v, 1);
-  g_assert_true (log_lacks (v, 1, 0));
+  assert_only_first (v);
   g_assert_true (volume_write (v, 3, 0, 1));
   volume_stop (v);
 
   /* It has been written again. */
   v->copies_given = BIT (copy);
   volume_start_quiet (v);
-  assert_dropped (v, 1);
+  assert_only_first (v);
 }
 
 /* One copy is not given, which the user has to want: it may be the one that
@@ -322,17 +333,104 @@ test_r11_old_copy (struct volume *v, unsigned int unused)
   volume_load (v);
   volume_refused (v, "a copy of the log that was in use is missing");
   v->options.degraded = true;
-  make_stale (v, 1, 0);
+  volume_start_quiet (v);
+  assert_only_first (v);
+  g_assert_true (volume_write (v, 2, 0, 1));
+  volume_stop (v);
   v->options.degraded = false;
   v->copies_given = BIT (0) | BIT (1);
   volume_start_quiet (v);
-  assert_dropped (v, 1);
+  assert_only_first (v);
   volume_stop (v);
   v->copies_given = BIT (1);
   volume_refused (v, "a copy of the log that was in use is missing");
   v->options.degraded = true;
   volume_start_quiet (v);
-  assert_dropped (v, 1);
+  assert_only_first (v);
+}
+
+/* S2: leg 1, which was out of sync, is recovered and then goes on alone, while
+ * copy 0 of the log hears of nothing.  That one holds the others for in sync, and
+ * nobody has written them since; but they lack what was acknowledged.
+ */
+static void
+test_s2_took_over (struct volume *v, unsigned int there)
+{
+  const struct mock_fault fault = { .ops = CHANGES, .error = EIO };
+
+  make_stale (v, 1, 0);
+  volume_start_quiet (v);
+  mock_fault (v->copies[0], &fault);
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
+  volume_await_in_sync (v);
+  volume_kill (v, 0, CHANGES, EIO);
+  volume_kill (v, 2, CHANGES, EIO);
+  g_assert_true (volume_write (v, 7, 0, 1));
+  g_assert_true (volume_flush (v));
+  volume_heal (v);
+  volume_stop (v);
+
+  v->copies_given = BIT (0);
+  v->closed = there ? 0 : BIT (1);
+  volume_refused (v, "a copy of the log that was in use is missing");
+
+  /* The user decides for the others. */
+  v->options.degraded = true;
+  volume_start_quiet (v);
+  g_assert_cmpint (volume_read (v, 0), ==, 2);
+  if (!there) {
+    volume_stop (v);
+    v->closed = 0;
+    volume_start_quiet (v);
+  }
+  g_assert_cmpuint (leg_lacks (v, 1), ==, SECTORS * SECTOR);
+  assert_recovers (v, 2, 0);
+}
+
+/* The source, which the user has named first, shows no changes, so it may have gone on
+ * with the copy that is missing: the others are not what it is, whatever they show.
+ */
+static void
+test_s2_source_unknown (struct volume *v, unsigned int unused)
+{
+  volume_again (v, LEGS, SECTORS, CHUNK, ALL_LEGS, &volume_stamped);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_stop (v);
+  mock_hide_times (v->legs[0]);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_stop (v);
+  leg_set (v, 0, 9, 3 * CHUNK, 1);
+  v->copies_given = BIT (0);
+  v->options.degraded = true;
+  volume_start_quiet (v);
+  assert_only_first (v);
+  assert_recovers (v, 9, 3 * CHUNK);
+}
+
+/* A copy of the log is missing, and so is leg 2: it may have gone on with it. */
+static void
+test_s2_distrusted (struct volume *v, unsigned int changed)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_stop (v);
+  v->copies_given = BIT (0);
+  v->closed = BIT (2);
+  v->options.degraded = true;
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 2, 5 * CHUNK, 1));
+  volume_stop (v);
+  if (changed)
+    mock_touch (v->legs[2], clock_date ()); /* in the time of the lease */
+  v->closed = 0;
+  v->copies_given = BIT (0) | BIT (1);
+  volume_start_quiet (v);
+  assert_dropped (v, 2);
+  g_assert_cmpuint (leg_lacks (v, 2), ==,
+                    (changed ? SECTORS : CHUNK) * SECTOR);
+  assert_recovers (v, 2, 5 * CHUNK);
 }
 
 /* The times of the legs show that none has been written since: then no other
@@ -520,6 +618,11 @@ static const struct volume_test tests[] = {
   { "r11-no-copy", test_r11_no_copy, 0, &volume_plain },
   { "r11-old-copy", test_r11_old_copy, 0, &volume_plain },
   { "r11-copy-missing", test_r11_vouched, 0, &volume_stamped },
+  { "s2-took-over/away", test_s2_took_over, false, &volume_stamped },
+  { "s2-took-over/there", test_s2_took_over, true, &volume_stamped },
+  { "s2-source-unknown", test_s2_source_unknown, 0, &volume_stamped },
+  { "s2-distrusted/unchanged", test_s2_distrusted, false, &volume_stamped },
+  { "s2-distrusted/changed", test_s2_distrusted, true, &volume_stamped },
   { "r16-unchanged", test_r16_unchanged, 0, &volume_stamped },
   { "r16-changed/0", test_r16_changed, 0, &volume_stamped },
   { "r16-changed/1", test_r16_changed, 1, &volume_stamped },

@@ -9,6 +9,7 @@
 
 #include <config.h>
 
+#include "clock.h"
 #include "volume.h"
 
 /* Has what it should, and no more was copied to it than COUNT sectors. */
@@ -232,6 +233,85 @@ test_add_missing (struct volume *v, unsigned int unused)
   assert_recovered (v, 1, CHUNK);
 }
 
+/* A leg hangs while it is flushed to be stamped, when all is clean or when it is
+ * recovered: the user can take it out all the same.
+ */
+static void
+check_fail_hanging (struct volume *v, unsigned int after)
+{
+  const struct mock_fault hang = {
+    .ops = MOCK_FLUSH, .after = after, .gate = &v->gate,
+  };
+
+  mock_fault (v->legs[1], &hang);
+  volume_start (v);
+  g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
+  mock_gate_await (&v->gate, 1);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
+  g_assert_true (volume_write (v, 3, 3 * CHUNK, 1));
+  mock_gate_open (&v->gate);
+}
+
+static void
+test_fail_hanging (struct volume *v, unsigned int unused)
+{
+  check_fail_hanging (v, 3);    /* two at the start, and a flush before it */
+}
+
+static void
+test_fail_hanging_recovered (struct volume *v, unsigned int unused)
+{
+  volume_again (v, LEGS, SECTORS, CHUNK, BIT (0), &volume_stamped);
+  check_fail_hanging (v, 2);    /* one at the start, and a flush before it */
+}
+
+/* A leg leaves, by the user's wish or since it fails, and somebody else writes to
+ * it, or does not.  What it lacks is then all, or what it missed.
+ */
+static void
+check_edited (struct volume *v, bool by_user, bool edited)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_stop (v);              /* so nothing is dirty */
+  volume_start (v);
+  if (by_user)
+    g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  else
+    volume_kill (v, 1, MOCK_WRITE, EIO);
+  g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
+  g_assert_true (volume_flush (v));
+  volume_await_state (v, 1, DM_MIRROR_FAILED);
+  if (edited) {
+    g_usleep (1000);
+    mock_touch (v->legs[1], clock_date ());
+    leg_set (v, 1, 9, 5 * CHUNK, 1);
+  }
+  volume_clear_traces (v);
+  volume_heal (v);
+  if (by_user)
+    add_leg (v, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+  g_assert_cmpuint (log_lines_count ("*leg1*was changed by somebody else*"),
+                    ==, edited);
+  g_assert_cmpuint (mock_changed (v->legs[1]), ==,
+                    (edited ? SECTORS : CHUNK) * SECTOR);
+}
+
+static void
+test_edited_by_user (struct volume *v, unsigned int edited)
+{
+  check_edited (v, true, edited);
+}
+
+static void
+test_edited_failed (struct volume *v, unsigned int edited)
+{
+  check_edited (v, false, edited);
+}
+
 /* As many as there can be, recovered together; and one more. */
 static void
 test_64_legs (struct volume *v, unsigned int unused)
@@ -258,10 +338,17 @@ static const struct volume_test tests[] = {
   { "fail/last", test_fail_last, 0, &volume_plain },
   { "fail/recovering", test_fail_recovering, 0, &volume_plain },
   { "fail/unrecorded", test_fail_unrecorded, 0, &volume_plain },
+  { "fail/hanging", test_fail_hanging, 0, &volume_stamped },
+  { "fail/hanging-recovered", test_fail_hanging_recovered, 0,
+    &volume_stamped },
   { "add/new", test_add_new, 0, &volume_plain },
   { "add/crash", test_add_crash, 0, &volume_plain },
   { "add/refused", test_add_refused, 0, &volume_plain },
   { "add/missing", test_add_missing, 0, &volume_plain },
+  { "s4-edited/by-user", test_edited_by_user, true, &volume_stamped },
+  { "s4-edited/by-user/not", test_edited_by_user, false, &volume_stamped },
+  { "s4-edited/failed", test_edited_failed, true, &volume_stamped },
+  { "s4-edited/failed/not", test_edited_failed, false, &volume_stamped },
   { "64-legs", test_64_legs, 0, &volume_plain },
 };
 

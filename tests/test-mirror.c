@@ -16,6 +16,9 @@
 
 #define SECTORS 64
 
+/* Without a log nothing is remembered of it. */
+static struct dm_mirror_client client;
+
 static void
 set_up (struct fixture *f, gconstpointer unused)
 {
@@ -69,7 +72,7 @@ test_all_well (struct fixture *f, gconstpointer unused)
   g_assert_cmpint (read_byte (f, 2), ==, 7);
   g_assert_cmpuint (mock_count (f->where[0].bdev, MOCK_READ), ==, 1);
   g_assert_cmpuint (mock_count (f->where[1].bdev, MOCK_READ), ==, 0);
-  g_assert_true (dm_mirror_flush (f->mirror, f->results));
+  g_assert_true (dm_mirror_flush (f->mirror, &client, f->results));
   for (i = 0; i < LEGS; i++)
     g_assert_cmpuint (mock_count (f->where[i].bdev, MOCK_FLUSH), ==, 1);
 }
@@ -201,10 +204,10 @@ test_w6_failed_flush (struct fixture *f, gconstpointer unused)
   mock_fault (f->where[0].bdev, &once);
   expect ("region 0 (a): flush failed: Input/output error; it is now*");
   expect ("region 0 (a): is now out of sync*2 of 3*");
-  g_assert_false (dm_mirror_flush (f->mirror, f->results));
+  g_assert_false (dm_mirror_flush (f->mirror, &client, f->results));
   g_assert_cmpint (f->results[0].error, ==, EIO);
 
-  g_assert_false (dm_mirror_flush (f->mirror, f->results));
+  g_assert_false (dm_mirror_flush (f->mirror, &client, f->results));
   g_assert_cmpint (f->results[0].error, ==, EIO);
   g_assert_cmpint (f->results[1].error, ==, 0);
   g_assert_cmpint (read_byte (f, 0), ==, 1);
@@ -232,7 +235,7 @@ writer_main (void *arg)
     w->ok = dm_mirror_read (w->f->mirror, w->buf, w->sector, w->count,
                             results);
   else if (w->what == FLUSH_IT)
-    w->ok = dm_mirror_flush (w->f->mirror, results);
+    w->ok = dm_mirror_flush (w->f->mirror, &client, results);
   else {
     memset (w->buf, w->byte, w->count * SECTOR);
     w->ok = dm_mirror_write (w->f->mirror, DM_IO_WRITE, 0, w->buf,
@@ -443,7 +446,7 @@ stress_main (void *arg)
       w->ok = dm_mirror_read (w->f->mirror, w->buf, sector, count, results);
       break;
     case 3:
-      w->ok = dm_mirror_flush (w->f->mirror, results);
+      w->ok = dm_mirror_flush (w->f->mirror, &client, results);
       break;
     default:
       w->ok = dm_mirror_write (w->f->mirror, DM_IO_WRITE, 0, w->buf,

@@ -21,14 +21,14 @@ start ()
   bounded "${nbdkit[@]}" -P "$tmp/daemon.pid" -U "$tmp/daemon.sock" \
     "$DMIO_PLUGIN" log=none timeout=2 "$@" < /dev/null > message.log 2>&1
   uri="nbd+unix:///?socket=$tmp/daemon.sock"
-  wait_for 20 nbdinfo --can connect "$uri"
+  wait_for nbdinfo --can connect "$uri"
   pid=$(cat daemon.pid)
   [ "$(readlink "/proc/$pid/cwd")" = / ]
 }
 stop ()
 {
-  kill "$pid"
-  wait_for 30 has_ended "$pid"
+  ask_to_end "$pid"
+  wait_for has_ended "$pid"
   rm -f daemon.pid daemon.sock
   no_sanitizer_findings
 }
@@ -39,7 +39,7 @@ for socket in c.sock ./sub/link.sock sub/../c.sock; do
   kill_remote c
   client "read 0 65536 0 EIO" "read 0 65536 0 EIO"
   restart_remote c
-  wait_for 10 client "read 0 65536 0x31"
+  wait_for client "read 0 65536 0x31"
   client "write 0 4096 0x32" "read 0 4096 0x32" flush
   stop
 done

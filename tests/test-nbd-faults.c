@@ -495,8 +495,9 @@ test_same_export (struct nbd *f, gconstpointer unused)
 {
   static const char *const same[] = {
     "nbd+unix:///?socket=%s", "nbd+unix://?socket=%s",
-    "nbd+unix:///?x=y&socket=%s", "nbd+unix:///?socket=%s&x=y",
-    "nbd+unix:///?socket=%s;x=y", "nbd+unix:///?socket=/../%s",
+    "nbd+unix:///?tls-psk-file=k&socket=%s",
+    "nbd+unix:///?socket=%s&tls-psk-file=k",
+    "nbd+unix:///?socket=%s;tls-certificates=c", "nbd+unix:///?socket=/../%s",
     "nbd+unix://alice@/?socket=%s",
     "nbds+unix://alice@/?tls-psk-file=k&socket=%s",
     "nbds+unix://alice@/?socket=%s&tls-psk-file=k",

@@ -51,12 +51,10 @@ for p in 0 1 2; do
   start $p
   client "write 0 65536 0x41" "zero 4096 4096" "trim 8192 4096" flush
   kill_remote c
-  wait_for 5 is_lost
+  wait_for is_lost
   client "read 0 4096 0x41" "read 4096 4096" "cache 0 4096" "status 0 4194304"
-  before=$SECONDS
   restart_remote c
-  wait_for 10 is_back
-  [ $(( SECONDS - before )) -le 8 ]
+  wait_for is_back
   client "write 0 4096 0x42" "read 0 4096 0x42" flush \
          "write,fua 65536 65536 0x43" "zero 131072 4096" \
          "trim 135168 4096" flush
@@ -74,7 +72,7 @@ while read -r p request; do
   start "$p"
   client "write 131072 4096 0x45" flush "$request"
   kill_remote c
-  wait_for 5 is_lost
+  wait_for is_lost
   rm -f c.requests
   cp c.img before.img
   restart_remote c
@@ -102,7 +100,7 @@ start_remote c nbdkit memory 4M
 start_dmio_with_c 1
 client "write 0 65536 0x4a" flush "trim 0 4096"
 kill_remote c
-wait_for 5 is_lost
+wait_for is_lost
 restart_remote c
 client "write 0 4096 0x4b EIO" "read 0 4096 0x4b"
 [ "$(failed c)" -eq 1 ]
@@ -115,7 +113,7 @@ kill_remote c
 start 0
 client "write 0 65536 0x48" flush
 kill_remote c
-wait_for 5 is_lost
+wait_for is_lost
 client "write 0 4096 0x49 EIO" "read 0 4096 0x49"
 logged "region 0 \($(region c)\): write of 4096 bytes at offset 0 failed: Transport endpoint is not connected"
 restart_remote c
@@ -131,7 +129,7 @@ holds c.img 0 4096 0x48
 start 1
 client "write 0 65536 0x50" flush
 kill_remote c
-wait_for 5 is_lost
+wait_for is_lost
 truncate -s 2M c.img
 restart_remote c
 sleep 1.5
@@ -146,11 +144,11 @@ holds c.img 0 4096 0x50
 kill_remote c
 start 1
 kill_remote c
-wait_for 5 is_lost
+wait_for is_lost
 stop_server_within 2
 start 1
 kill_remote c
-wait_for 5 is_lost
+wait_for is_lost
 start_remote c silent
 sleep 0.5
 stop_server_within 4
@@ -159,14 +157,14 @@ stop_server_within 4
 make_regions 4M c.img
 kill_remote c
 start_remote c nbdkit file "$tmp/c.img"
-start_dmio timeout=2 "${remote_uri[c]}"
+start_dmio timeout=60 "${remote_uri[c]}"
 client "write 0 4096 0x52" flush "read 0 4096 0x52"
 kill_remote c
-wait_for 5 is_lost
+wait_for is_lost
 SECONDS=0
 client "read 0 4096 0 EIO" "read 0 4096 0 EIO"
-[ $SECONDS -le 1 ]
+[ $SECONDS -le 20 ]
 restart_remote c
-wait_for 10 client "read 0 4096 0x52"
+wait_for client "read 0 4096 0x52"
 client "write 0 4096 0x53" flush
 stop_server_within 4

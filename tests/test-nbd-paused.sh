@@ -31,7 +31,7 @@ while cookies:
     cookies = [c for c in cookies if not h.aio_command_completed(c)]
 h.shutdown()' "$uri" > client.out &
 client=$!
-wait_for 10 grep -q sent client.out
+wait_for grep -q sent client.out
 sleep 0.15
 kill -STOP "$server_pid"
 sleep 2.5

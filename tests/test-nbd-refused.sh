@@ -47,7 +47,7 @@ while True:
     connections.append(s.accept()[0])
     connections[-1].send(b"220 mail.example.com ESMTP\r\n" * 100)' &
 remote_pid[wrong]=$!
-wait_for 20 test -S wrong.sock
+wait_for test -S wrong.sock
 refused 2 'wrong\.sock' 'magic|server|protocol' a.img \
         'nbd+unix:///?socket=wrong.sock' timeout=2
 
@@ -72,10 +72,10 @@ refused 2 'good\.sock' 'once|twice|same' "$good" 'nbd+unix:///?socket=good.sock'
 refused 2 'good\.sock' 'once|twice|same' "$good" \
         "nbd+unix://?socket=$tmp/good.sock"
 refused 2 'good\.sock' 'once|twice|same' \
-        "nbd+unix:///?a=b&socket=$tmp/good.sock" \
-        "nbd+unix:///?socket=$tmp/good.sock&a=b"
+        "nbd+unix:///?tls-psk-file=k&socket=$tmp/good.sock" \
+        "nbd+unix:///?socket=$tmp/good.sock&tls-psk-file=k"
 start_tcp_remote 127.0.0.1 tcp nbdkit memory 1M
-for same in / '/?a=b' '?a=b'; do
+for same in / '/?tls-psk-file=k' '?tls-psk-file=k'; do
   refused 2 "${remote_uri[tcp]}" 'once|twice|same' "${remote_uri[tcp]}" \
           "${remote_uri[tcp]}$same"
   refused 2 "${remote_uri[tcp]}" 'once|twice|same' "${remote_uri[tcp]}$same" \
@@ -89,6 +89,19 @@ refused 2 'nbd:localhost' 'nbd://|URI' nbd:localhost:10809
 refused 2 'nbd\+unix:///' 'socket' nbd+unix:///
 refused 2 'nbd\+unix:///name' 'socket' 'nbd+unix:///name?sock=good.sock'
 refused 2 'nbds://localhost/#' '%23' 'nbds://localhost/#?tls-psk-file=x'
+# Queries that libnbd has, but that are not for everybody, and others.
+for query in tls-verify-peer=false tls-hostname=other.example.com \
+             tls-type=anon tls-username=alice TLS-Certificates=x \
+             tls%2Dverify%2Dpeer=0 a=b Socket=x; do
+  name=${query%%=*} name=${name//%2D/-}
+  refused 2 "good\\.sock&.*query '$name'" 'known are.*socket=.*tls-psk-file=' \
+          a.img "$good&$query"
+  refused 2 "query '$name'" 'known are' "nbd://localhost/?$query"
+done
+for query in socket tls-certificates tls-psk-file; do
+  refused 2 "query '$query'" 'twice' "nbd://localhost/?$query=a;$query=b"
+done
+refused 2 'nbd://localhost/\?socket' 'name=value' 'nbd://localhost/?socket'
 refused 2 'nbd://localhost:x' '.' nbd://localhost:x timeout=2
 refused 2 'nbd://localhost:99999' '.' nbd://localhost:99999 timeout=2
 refused 2 'nbd://\[::1' '.' 'nbd://[::1' timeout=2

@@ -70,7 +70,7 @@ start_tcp_remote 127.0.0.1 c nbdkit memory 4M
 while read -r timeout time; do
   start_dmio timeout="$timeout" "${remote_uri[c]}"
   client "write 0 4096 0x42" "read 0 4096 0x42" flush
-  wait_for 5 keepalive "$time"
+  wait_for keepalive "$time"
   stop_server_within 1
 done <<'TABLE'
 1     [0-9]+ms|1sec

@@ -123,7 +123,7 @@ test_open_timeout (struct nbd *f, gconstpointer unused)
 
   open_device_refused (f->uri, &options, ETIMEDOUT, "within 1 second");
   g_assert_cmpint (g_get_monotonic_time () - begin, >=, 900000);
-  g_assert_cmpint (g_get_monotonic_time () - begin, <, 2500000);
+  g_assert_cmpint (g_get_monotonic_time () - begin, <, AT_ONCE_US);
   close (listener);
   g_assert_cmpint (g_unlink (f->socket), ==, 0);
 }
@@ -277,7 +277,7 @@ static void
 test_one_command_fails (struct nbd *f, gconstpointer unused)
 {
   static const uint32_t errors[] = {
-    EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ESHUTDOWN,
+    EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW,
   };
   const size_t bad = 5 * 8192;
   struct nbd_server_options options = ordinary;

@@ -29,7 +29,7 @@ t.listen()
 open("ready", "w").close()
 signal.pause()' &
 remote_pid[resolver]=$!
-wait_for 20 test -e ready
+wait_for test -e ready
 echo 'nameserver 127.0.0.53' > resolv.conf
 echo 'options timeout:20 attempts:5' >> resolv.conf
 echo 'hosts: files dns' > nsswitch.conf
@@ -40,6 +40,13 @@ launcher=("${inside[@]}" unshare -m sh -c '
     mount --bind "$0/$file" "/etc/$file" || exit
   done
   exec "$@"' "$tmp")
+
+# The resolver itself would hold up everything for 20 seconds and more, so that a
+# loaded machine can have much of that for starting programs.
+slack ()
+{
+  echo 10000
+}
 
 make_regions 4M a.img c.img
 refused 2 'nbd://unknown' 'resol|answer' a.img nbd://unknown timeout=2
@@ -55,12 +62,13 @@ client "write 0 4096 0x41" flush
 # In place: the file is mounted.
 echo '127.0.0.1 localhost' > hosts
 kill_remote c
-wait_for 5 eval '[ "$(lost c)" -eq 1 ]'
+wait_for eval '[ "$(lost c)" -eq 1 ]'
 sleep 1
-before=$SECONDS
+before=${EPOCHREALTIME/./}
 client "read 0 4096 0x41" "status 0 4194304" "write 0 4096 0x42 EIO" \
        "read 0 4096 0x42"
-[ $(( SECONDS - before )) -le 1 ]
+msec=$(( (${EPOCHREALTIME/./} - before) / 1000 ))
+[ $msec -le $(( 1000 + $(slack) )) ] || die "the requests took $msec ms"
 stop_server_within 3
 
 # It is known again after a while.
@@ -70,11 +78,11 @@ start_dmio timeout=1 a.img "${remote_uri[c]}"
 client "write 0 4096 0x43" flush
 echo '127.0.0.1 localhost' > hosts
 kill_remote c
-wait_for 5 eval '[ "$(lost c)" -eq 1 ]'
+wait_for eval '[ "$(lost c)" -eq 1 ]'
 sleep 1.5
 restart_remote c
 echo '127.0.0.1 localhost known' > hosts
-wait_for 15 eval '[ "$(back c)" -eq 1 ]'
+wait_for eval '[ "$(back c)" -eq 1 ]'
 client "write 0 4096 0x44" "read 0 4096 0x44" flush
 stop_server_within 3
 holds c.img 0 4096 0x44

@@ -51,7 +51,7 @@ start_machine ()
     start_vm "$net" "$1" "${devices[@]}"
     uri=nbd://127.0.0.1:$port
     if wait_vm 60 serving; then
-      wait_for 60 nbdinfo --can connect "$uri" > /dev/null 2>&1
+      wait_for nbdinfo --can connect "$uri" > /dev/null 2>&1
       return 0
     fi
     kill_vm

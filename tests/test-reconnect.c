@@ -163,7 +163,7 @@ test_timeout (struct nbd *f, gconstpointer unused)
   g_assert_cmpint (run_at (f, DM_IO_READ, 0, buf, 8, 8), ==, ETIMEDOUT);
   usec = g_get_monotonic_time () - begin;
   g_assert_cmpint (usec, >=, 950000);
-  g_assert_cmpint (usec, <, 2500000);
+  g_assert_cmpint (usec, <, AT_ONCE_US);
   assert_zero (buf, sizeof buf);
   g_assert_cmpuint (log_lines_count ("*does not answer*within 1 second*"),
                     ==, 1);
@@ -219,7 +219,7 @@ test_lost_when_idle (struct nbd *f, gconstpointer unused)
   g_assert_cmpint (run_at (f, DM_IO_WRITE_ZEROES, 0, buf, 8, 8), ==,
                    ENOTCONN);
   g_assert_cmpint (run_at (f, DM_IO_FLUSH, 0, NULL, 0, 0), ==, ENOTCONN);
-  g_assert_cmpint (g_get_monotonic_time () - begin, <, 1000000);
+  g_assert_cmpint (g_get_monotonic_time () - begin, <, AT_ONCE_US);
   g_usleep (2 * A_WHILE_US);
   g_assert_cmpuint (nbd_server_attempts (f->server), >, attempts);
   g_assert_true (is_offline (f));
@@ -545,7 +545,7 @@ close_quickly (struct nbd *f)
   gint64 begin = g_get_monotonic_time ();
 
   close_it (f);
-  g_assert_cmpint (g_get_monotonic_time () - begin, <, 2500000);
+  g_assert_cmpint (g_get_monotonic_time () - begin, <, AT_ONCE_US);
 }
 
 /* Whatever the server does not do. */

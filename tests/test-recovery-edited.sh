@@ -5,7 +5,8 @@
 #
 # Files that are legs are changed while nobody serves them.  One of them: it is
 # out of sync, and recovered from the others.  All of them: the mirror does not
-# start, as nobody can know what is right.  (R16)
+# start, as nobody can know what is right.  And one that is changed while the
+# server runs, but does not use it.  (R16, S4)
 
 # shellcheck source=functions.sh
 . "$(dirname "$0")/functions.sh"
@@ -82,6 +83,29 @@ touch -d '1 hour' b.img c.img
 start_mirror a.img b.img c.img
 is_recovered b.img c.img
 stop_server
+
+# While it is served, but not used; also as a restored file, with its old time; and
+# over a restart.
+for how in plainly with-old-time before-a-restart; do
+  start_mirror a.img b.img c.img
+  wait_in_sync
+  dmioctl fail b.img
+  client "write 2097152 65536 0x62" flush
+  cp -p b.img like.img
+  edit b.img
+  case $how in
+    with-old-time) touch -r like.img b.img ;;
+    before-a-restart)
+      sleep 2                   # it may have been the server's until then
+      printf y | dd of=b.img bs=1 seek=70000 conv=notrunc status=none
+      stop_server
+      start_mirror a.img b.img c.img ;;
+  esac
+  ! cmp a.img b.img || die "nothing was changed"
+  dmioctl add "$tmp/b.img"
+  is_recovered b.img
+  stop_server
+done
 
 # All.
 cp a.img before.img

@@ -37,7 +37,7 @@ hang ()
 {
   start_crash_load -t 6
   stop_remote h
-  wait_for $(( timeout + 5 )) is_out "$number"
+  wait_for is_out "$number"
   sleep 1
   "$@"
   end_crash_load

@@ -188,7 +188,7 @@ PYTHON
 
 # What the server said about the requests that were not aligned.
 for op in read write 'write zeroes' discard cache; do
-  logged "$op of 511 bytes at offset 0 .*--filter=blocksize"
+  logged "$op of 1 bytes at offset 16777216 .*--filter=blocksize"
 done
 stop_server
 same a.img b.img c.img

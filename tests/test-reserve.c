@@ -352,21 +352,24 @@ test_m1_bounce_pages_exhausted (void)
 }
 
 /* Each of many threads wants several bounce pages at once: for regions
- * that go through its ring, and for others beside those.
+ * that go through its ring, and for others beside those.  What it writes is there
+ * before it starts, as memory ends at some time while it runs.
  */
+struct mixed {
+  pthread_t thread;
+  struct io_region where[6];
+  struct page *pages;
+};
+
 static void *
 write_mixed (void *context)
 {
-  const struct io_region *from = context;
-  struct page *pages = new_pages (4);
-  struct io_region where[6];
+  struct mixed *mixed = context;
   unsigned int i;
 
-  memcpy (where, from, sizeof where);
   for (i = 0; i < 10; i++)
-    g_assert_cmpint (dm_io_sync_vm (6, where, WRITE, pages->data + 1, NULL),
-                     ==, 0);
-  free (pages);
+    g_assert_cmpint (dm_io_sync_vm (6, mixed->where, WRITE,
+                                    mixed->pages->data + 1, NULL), ==, 0);
   return NULL;
 }
 
@@ -377,7 +380,7 @@ test_m1_bounce_pages_of_many (void)
     .max_trace = 1, .mem_align = PAGE, .always_waits = true
   };
   const struct mock_fault slow = { .ops = MOCK_ANY, .msec = 1 };
-  pthread_t threads[WRITERS * 2];
+  struct mixed mixed[WRITERS * 2];
   struct io_region where[6];
   unsigned int i;
 
@@ -385,14 +388,20 @@ test_m1_bounce_pages_of_many (void)
   open_mocks (&where[3], 3, 3 * SECTORS, &waits_aligned);
   for (i = 0; i < 3; i++)
     mock_fault (where[i].bdev, &slow);
+  for (i = 0; i < WRITERS * 2; i++) {
+    memcpy (mixed[i].where, where, sizeof where);
+    mixed[i].pages = new_pages (4);
+  }
   for (i = 0; i < WRITERS * 2; i++)
-    g_assert_cmpint (pthread_create (&threads[i], NULL, write_mixed, where),
-                     ==, 0);
+    g_assert_cmpint (pthread_create (&mixed[i].thread, NULL, write_mixed,
+                                     &mixed[i]), ==, 0);
   g_usleep (10000);
   no_memory_after (0);
   for (i = 0; i < WRITERS * 2; i++)
-    pthread_join (threads[i], NULL);
+    pthread_join (mixed[i].thread, NULL);
   memory_again ();
+  for (i = 0; i < WRITERS * 2; i++)
+    free (mixed[i].pages);
   close_mocks (where, 6);
 }
 

@@ -81,19 +81,30 @@ add (struct world *w, const char *name, unsigned int flags)
 }
 
 static void *
-do_nothing (void *unused)
+say_id (void *id)
 {
+  *(pid_t *) id = gettid ();
   return NULL;
 }
 
-/* With its first thread, a process may get one of a sanitizer. */
+/* With its first thread, a process may get one of a sanitizer.  That thread has
+ * left /proc, too, when this returns, so it is not counted.
+ */
 static void
 start_first_thread (void)
 {
+  gint64 end = g_get_monotonic_time () + WAIT_SECONDS * G_USEC_PER_SEC;
+  g_autofree char *task = NULL;
   pthread_t thread;
+  pid_t id;
 
-  g_assert_cmpint (pthread_create (&thread, NULL, do_nothing, NULL), ==, 0);
+  g_assert_cmpint (pthread_create (&thread, NULL, say_id, &id), ==, 0);
   pthread_join (thread, NULL);
+  task = g_strdup_printf ("/proc/self/task/%d", (int) id);
+  while (g_file_test (task, G_FILE_TEST_EXISTS)) {
+    g_assert_cmpint (g_get_monotonic_time (), <, end);
+    g_usleep (1000);
+  }
 }
 
 static void

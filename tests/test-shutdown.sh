@@ -5,11 +5,13 @@
 #
 # SIGTERM ends the server in bounded time and without an error, with no client
 # ever, with clients that have just gone, politely or not, and with an idle one
-# that goes afterwards.  Many connections leave nothing behind: no descriptor, no
-# thread, no lock.
+# that goes afterwards.  Where an idle one stays, SIGKILL does no harm.  Many
+# connections leave nothing behind: no descriptor, no thread, no lock.
 
 # shellcheck source=functions.sh
 . "$(dirname "$0")/functions.sh"
+# shellcheck source=crash.sh
+. "$srcdir/crash.sh"
 requires_python_nbd
 set -x
 
@@ -41,15 +43,24 @@ h.pwrite(b"\x52" * 65536, 65536)
 print("idle", flush=True)
 signal.pause()
 PYTHON
-for _ in 1 2 3; do
+# start_idle: a client that has written and stays; kill_idle: no longer.
+start_idle ()
+{
   rm -f idle.log
   "$python" idle.py "$uri" > idle.log &
   idle_pid=$!
   servers+=("$idle_pid")
-  wait_for 20 grep -q idle idle.log
+  wait_for grep -q idle idle.log
+}
+kill_idle ()
+{
   kill -KILL "$idle_pid"
   forget_server "$idle_pid"
   wait "$idle_pid" || true
+}
+for _ in 1 2 3; do
+  start_idle
+  kill_idle
 done
 stop_server
 holds a.img 65536 65536 0x52
@@ -58,18 +69,34 @@ same a.img b.img
 # An idle client that is there when the signal comes: nbdkit waits for it, and
 # ends when it goes.
 start_dmio a.img b.img
-rm -f idle.log
-"$python" idle.py "$uri" > idle.log &
-idle_pid=$!
-servers+=("$idle_pid")
-wait_for 20 grep -q idle idle.log
-kill "$server_pid"
-kill -KILL "$idle_pid"
-forget_server "$idle_pid"
-wait "$idle_pid" || true
-wait_for 30 has_ended "$server_pid"
+start_idle
+ask_to_end "$server_pid"
+kill_idle
+wait_for has_ended "$server_pid"
 forget_server "$server_pid"
 wait "$server_pid"
+
+# The same, but the client stays, and the server is killed after some seconds: the
+# log says then that nothing is left to do.
+start_mirror a.img b.img init=sync
+wait_in_sync
+start_idle
+ask_to_end "$server_pid"
+sleep 1
+! has_ended "$server_pid" || die "nbdkit does not wait for its clients"
+is_clean ()
+{
+  dmioctl log a.img.dmlog > log.text && grep -q '^0 bytes dirty:' log.text
+}
+wait_for is_clean
+kill_server
+kill_idle
+start_mirror a.img b.img
+not_logged 'did not end in order'
+wait_in_sync
+stop_server
+same a.img b.img
+rm a.img.dmlog b.img.dmlog
 
 # Many connections, some with requests of every kind.
 descriptors ()
@@ -105,11 +132,11 @@ for i in range(100):
 PYTHON
 }
 hundred
-wait_for 20 no_more 30 16
+wait_for no_more 30 16
 before=$(descriptors)
 hundred
 hundred
-wait_for 20 no_more "$before" 16
+wait_for no_more "$before" 16
 stop_server
 same a.img b.img
 

@@ -252,7 +252,7 @@ main (int argc, char **argv)
     { "enough", 0, 0, G_OPTION_ARG_INT, &enough,
       "stop after so many findings (10)", "N" },
     { "verbose", 0, 0, G_OPTION_ARG_NONE, &sim_verbose, "each step", NULL },
-    { NULL }
+    G_OPTION_ENTRY_NULL
   };
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
   g_autoptr (GError) error = NULL;

@@ -48,7 +48,7 @@ client "write 0 65536 0x42" "read 0 65536 0x42" flush
 # Somebody else, or the right one: neither without the certificate.
 for who in rogue pki; do
   kill_remote c
-  wait_for 5 eval '[ "$(lost c)" -eq 1 ]'
+  wait_for eval '[ "$(lost c)" -eq 1 ]'
   restart_with $who
   sleep 1.5
   client "read 0 65536 0x42"
@@ -65,7 +65,7 @@ sleep 1.5
 [ "$(connections rogue)" -eq 0 ]
 kill_remote c
 restart_with pki
-wait_for 10 eval '[ "$(back c)" -eq 1 ]'
+wait_for eval '[ "$(back c)" -eq 1 ]'
 client "write 0 65536 0x43" "read 0 65536 0x43" flush
 stop_server_within 2
 holds c.img 0 65536 0x43

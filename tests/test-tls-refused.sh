@@ -86,11 +86,20 @@ refused 3 "nbds://localhost:$port" 'certificate.*expired' timeout=3 \
 server host --tls=require --tls-certificates="$tmp/host"
 refused 3 "nbds://localhost:$port" 'certificate.*host' timeout=3 \
         "nbds://localhost:$port/?tls-certificates=$tmp/ca"
-refused 3 "nbds://localhost:$port" '.' timeout=3 \
-        "nbds://localhost:$port/?tls-certificates=$tmp/ca&tls-verify-peer=false"
+refused 3 "nbds://localhost:$port" "query 'tls-hostname'" timeout=3 \
+        "nbds://localhost:$port/?tls-certificates=$tmp/ca&tls-hostname=storage.example.com"
 server unknown --tls=require --tls-certificates="$tmp/other"
 refused 3 "nbds://localhost:$port" 'certificate' timeout=3 \
         "nbds://localhost:$port/?tls-certificates=$tmp/ca"
+# libnbd 1.22 knows queries that turn the verification off, or weaken it.
+for query in tls-verify-peer=false tls-verify-peer=no tls-verify-peer=0 \
+             tls%2Dverify-peer=false tls-hostname=localhost tls-hostname=; do
+  for queries in "tls-certificates=$tmp/ca&$query" \
+                 "$query;tls-certificates=$tmp/ca"; do
+    refused 3 "nbds://localhost:$port" "query 'tls-(verify-peer|hostname)'" \
+            timeout=3 "nbds://localhost:$port/?$queries"
+  done
+done
 # The server asks for a certificate, which the directory has not.
 server verifies --tls=require --tls-certificates="$tmp/pki" --tls-verify-peer
 refused 3 "nbds://localhost:$port" '.' timeout=3 \

@@ -37,7 +37,7 @@ start ()
   client "write 0 65536 0x41" flush
   kill_remote c
   start_stuck "$1"
-  wait_for 5 test -s stuck.log
+  wait_for test -s stuck.log
 }
 
 for how in silent slow; do
@@ -55,7 +55,7 @@ for how in silent slow; do
     sleep 0.7
   done
   # It tries again, and gives up that too.
-  wait_for 5 eval '[ "$(wc -l < stuck.log)" -ge 2 ]'
+  wait_for eval '[ "$(wc -l < stuck.log)" -ge 2 ]'
   begin=${EPOCHREALTIME/./}
   client "write 0 4096 0x42 EIO" "read 0 4096 0x42"
   [ $(( (${EPOCHREALTIME/./} - begin) / 1000 )) -le "$(slack)" ]
@@ -71,7 +71,7 @@ sleep 1
 kill_remote c
 start_remote c nbdkit --tls=require --tls-psk="$tmp/keys.psk" file "$tmp/c.img"
 remote_uri[c]=$psk
-wait_for 10 eval '[ "$(back c)" -eq 1 ]'
+wait_for eval '[ "$(back c)" -eq 1 ]'
 client "write 0 4096 0x43" "read 0 4096 0x43" flush
 stop_server_within 1
 holds c.img 0 4096 0x43

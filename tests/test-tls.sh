@@ -47,11 +47,11 @@ grep -q 'Connect .*tls=1' d.requests
 # And again when it was lost.
 client flush
 kill_remote a c d
-wait_for 5 eval '[ "$(lost a)$(lost c)$(lost d)" = 111 ]'
+wait_for eval '[ "$(lost a)$(lost c)$(lost d)" = 111 ]'
 restart_remote a
 restart_remote c
 restart_remote d
-wait_for 20 eval '[ "$(back a)$(back c)$(back d)" = 111 ]'
+wait_for eval '[ "$(back a)$(back c)$(back d)" = 111 ]'
 client "write 0 65536 0x33" "read 0 65536 0x33" flush
 ! grep 'Connect .*tls=0' d.requests || die "a connection without TLS"
 # A stopped server.
@@ -67,12 +67,12 @@ uri="nbd+unix:///?socket=$tmp/daemon.sock"
 bounded "${nbdkit[@]}" -P "$tmp/daemon.pid" -U "$tmp/daemon.sock" \
   "$DMIO_PLUGIN" log=none timeout=5 \
   "nbds+unix://alice@/?socket=c.sock&tls-psk-file=keys.psk" < /dev/null
-wait_for 20 nbdinfo --can connect "$uri"
+wait_for nbdinfo --can connect "$uri"
 client "write 0 65536 0x35" flush
 kill_remote c
 client "read 0 65536 0 EIO"
 restart_remote c
-wait_for 10 client "read 0 65536 0x35"
-kill "$(cat daemon.pid)"
-wait_for 20 has_ended "$(cat daemon.pid)"
+wait_for client "read 0 65536 0x35"
+ask_to_end "$(cat daemon.pid)"
+wait_for has_ended "$(cat daemon.pid)"
 rm daemon.pid daemon.sock

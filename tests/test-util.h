@@ -35,11 +35,14 @@
  * than WAIT_SECONDS for another thread or process.
  */
 #ifdef __SANITIZE_THREAD__
-#define WATCHDOG_SECONDS 480
+#define WATCHDOG_SECONDS 720
 #else
-#define WATCHDOG_SECONDS 120
+#define WATCHDOG_SECONDS 240
 #endif
 #define WAIT_SECONDS 60
+
+/* What waits for nothing ends in this time, on a slow machine, too. */
+#define AT_ONCE_US (20 * G_USEC_PER_SEC)
 
 /* Instead of g_test_init.  SIGALRM then ends a program that hangs.  Where
  * there is no io_uring, the library says so with a warning.

@@ -227,6 +227,7 @@ volume_start_quiet (struct volume *v)
   v->mirror = make_mirror (v, &error);
   if (v->mirror == NULL)
     g_error ("dm_mirror_new: %s", error);
+  dm_mirror_client_init (v->mirror, &v->client);
   g_assert_null (error);
 }
 
@@ -323,7 +324,7 @@ volume_write_fua (struct volume *v, int byte, sector_t sector, sector_t count)
 bool
 volume_flush (struct volume *v)
 {
-  return dm_mirror_flush (v->mirror, v->results);
+  return dm_mirror_flush (v->mirror, &v->client, v->results);
 }
 
 static int
@@ -358,7 +359,7 @@ client_main (void *arg)
     c->ok = c->byte >= 0;
     break;
   case CLIENT_FLUSH:
-    c->ok = dm_mirror_flush (c->v->mirror, results);
+    c->ok = dm_mirror_flush (c->v->mirror, &c->v->client, results);
     break;
   }
   __atomic_store_n (&c->ended, true, __ATOMIC_RELEASE);

@@ -51,6 +51,7 @@ struct volume {
 
   struct dm_log *log;
   struct dm_mirror *mirror;     /* NULL: it does not run */
+  struct dm_mirror_client client; /* all that flush, but for tests of that */
   struct dm_io_result results[DM_IO_MAX_REGIONS];
 };
 

@@ -1,0 +1,24 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* A look at some blocks of two regions that are said to be alike.  It shows a
+ * wrong disk or image, not each difference.
+ */
+
+#ifndef DMIO_SAMPLES_H
+#define DMIO_SAMPLES_H
+
+#include "block-device.h"
+
+/* Compare up to 128 blocks of the first COUNT sectors, spread over them, that are
+ * data in one of the regions.  Returns 0 if these are alike; 1 if not, *AT being the
+ * first sector of the first that differs; or a negative errno if they cannot be
+ * read.  Nobody may be writing there.
+ */
+extern int samples_compare (const struct io_region *a,
+                            const struct io_region *b, sector_t count,
+                            sector_t *at);
+
+#endif /* DMIO_SAMPLES_H */
