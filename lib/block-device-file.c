@@ -53,7 +53,10 @@ struct file_bdev {
   int fd;
   struct open_file *file;       /* NULL: a memory device, or BDEV_NO_LOCK */
   bool direct;                  /* open with O_DIRECT */
+  char *path;                   /* absolute; of a regular file that is locked */
   dev_t rdev;                   /* of a block device */
+  bool remake;                  /* BDEV_REMAKE */
+  uint64_t opened;              /* atomic: clock_date */
   /* atomic: the file was found shorter than it was when opened.  What is
    * beyond the new end has been lost, so it is not used any more, also
    * if it grows again.
@@ -252,14 +255,27 @@ file_touched (struct block_device *bdev, uint64_t date)
   struct stat st;
 
   return fstat (f->fd, &st) == -1 || nsec_of (st.st_mtim) > date ||
-    nsec_of (st.st_ctim) > date || clock_date () < date;
+    nsec_of (st.st_ctim) > date || clock_date () < date ||
+    __atomic_load_n (&f->opened, __ATOMIC_RELAXED) > date;
 }
 
-/* What was lost at the end of a file that was truncated stays lost. */
-static int
-file_revive (struct block_device *bdev)
+/* Places that are no directories on disk lead to other files in other
+ * processes, so nothing can be said of them.
+ */
+static enum bdev_place
+file_place (struct block_device *bdev)
 {
-  return check_size ((struct file_bdev *) bdev);
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  struct stat open, there;
+
+  if (f->path == NULL || g_str_has_prefix (f->path, "/proc/") ||
+      g_str_has_prefix (f->path, "/dev/fd/") || fstat (f->fd, &open) == -1)
+    return BDEV_IN_PLACE;
+  if (stat (f->path, &there) == -1)
+    return errno == ENOENT || errno == ENOTDIR || errno == ESTALE ?
+      BDEV_DELETED : BDEV_IN_PLACE;
+  return open.st_dev == there.st_dev && open.st_ino == there.st_ino ?
+    BDEV_IN_PLACE : BDEV_REPLACED;
 }
 
 /* The many ways to say that the kernel, the file system or the device
@@ -458,6 +474,123 @@ device_prefetch (struct block_device *bdev, uint64_t offset, uint64_t length)
   return -posix_fadvise (f->fd, offset, length, POSIX_FADV_WILLNEED);
 }
 
+/*----------------------------------------------------------------------
+ * Opening again
+ */
+
+/* A file like the one that is open, but all zero. */
+static int
+remake (struct file_bdev *f)
+{
+  struct stat st;
+  int fd, r = 0;
+
+  if (fstat (f->fd, &st) == -1)
+    return -errno;
+  fd = open (f->path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR);
+  if (fd == -1)
+    return -errno;
+  if (fchown (fd, st.st_uid, st.st_gid) == -1 && errno != EPERM)
+    r = -errno;
+  if (r == 0 && (fchmod (fd, st.st_mode & 0666) == -1 ||
+                 ftruncate (fd, f->common.size) == -1 || fsync (fd) == -1))
+    r = -errno;
+  close (fd);
+  if (r == 0)
+    r = open_file_sync_directory (f->path);
+  if (r < 0)
+    unlink (f->path);
+  return r;
+}
+
+/* Can what is open as FD be used instead of what was? */
+static bool
+is_like_before (struct file_bdev *f, int fd)
+{
+  off_t size = lseek (fd, 0, SEEK_END);
+  struct direct_alignment align;
+
+  if (size < (off_t) f->common.size) {
+    g_warning ("%s: another file is there now, of %" PRId64 " bytes; it needs "
+               "%" PRIu64 " to be used", f->common.name, (int64_t) size,
+               f->common.size);
+    return false;
+  }
+  if (!f->direct)
+    return true;
+  if (direct_find_alignment (fd, &align) &&
+      align.block_size == f->common.block_size &&
+      align.mem_align <= f->common.mem_align &&
+      fcntl (fd, F_SETFL, O_DIRECT) != -1)
+    return true;
+  g_warning ("%s: another file is there now, with other blocks; it can be "
+             "used after a restart", f->common.name);
+  return false;
+}
+
+/* The descriptor is the same, so it does not matter if somebody still uses it: what
+ * is in flight is done on the file that it was.
+ */
+static int
+take_fd (struct file_bdev *f, int fd)
+{
+  int r = 0;
+
+  if (!is_like_before (f, fd))
+    r = -EINVAL;
+  else if (dup3 (fd, f->fd, O_CLOEXEC) == -1)
+    r = -errno;
+  close (fd);
+  if (r < 0)
+    return r;
+  known_data_forget (&f->known, 0, INT64_MAX);
+  __atomic_store_n (&f->shrunk, false, __ATOMIC_RELAXED);
+  __atomic_store_n (&f->common.failed, false, __ATOMIC_RELAXED);
+  __atomic_store_n (&f->opened, clock_date (), __ATOMIC_RELAXED);
+  return 0;
+}
+
+/* Open the file that is at the path now. */
+static int
+open_anew (struct file_bdev *f)
+{
+  g_autofree char *error = NULL;
+  bool read_only;
+  int fd;
+
+  if (open_file_renew (f->file, f->path, &error) == -1) {
+    g_debug ("%s", error);
+    return -EAGAIN;
+  }
+  fd = open_file_open (f->path, &f->file->st, f->direct ? O_DIRECT : 0, 0,
+                       &read_only, &error);
+  if (fd == -1 || read_only != f->common.read_only) {
+    g_debug ("%s: %s", f->path, error != NULL ? error : "is read-only");
+    if (fd != -1)
+      close (fd);
+    return -EAGAIN;
+  }
+  return take_fd (f, fd);
+}
+
+/* What was lost at the end of a file that was truncated stays lost. */
+static int
+file_revive (struct block_device *bdev)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  enum bdev_place place = file_place (bdev);
+  int r;
+
+  if (place == BDEV_IN_PLACE)
+    return check_size (f);
+  if (place == BDEV_DELETED) {
+    r = f->remake ? remake (f) : -ENOENT;
+    if (r < 0)
+      return -EAGAIN;
+  }
+  return open_anew (f);
+}
+
 static int
 nothing_to_flush (struct block_device *bdev)
 {
@@ -485,6 +618,7 @@ file_close (struct block_device *bdev)
     ring_settle ();
   known_data_fini (&f->known);
   bdev_fini (bdev);
+  g_free (f->path);
   g_free (f);
 }
 
@@ -499,7 +633,7 @@ direct_rest (struct block_device *bdev)
   .readv = file_readv, .writev = file_writev, .flush = file_flush,      \
   .try_punch = file_try_punch, .punch = file_punch, .zero = file_zero,  \
   .revive = file_revive, .stamp = file_stamp, .touched = file_touched,  \
-  .extents = file_extents, .close = file_close
+  .place = file_place, .extents = file_extents, .close = file_close
 
 #define DEVICE_OPS                                                      \
   .readv = device_readv, .writev = device_writev,                       \
@@ -648,6 +782,8 @@ set_up (struct file_bdev *f, const char *path, enum kind kind,
   f->common.fua_by_flush = true;
   if (!read_only && kind != MEMORY_DEVICE)
     f->common.can_punch = NOT_TRIED;
+  if (kind == REGULAR_FILE && f->file != NULL)
+    f->path = g_canonicalize_filename (path, NULL);
   if (kind == BLOCK_DEVICE)
     f->common.rotational =
       direct_queue_attribute (f->rdev, "rotational") != 0;
@@ -683,6 +819,8 @@ file_bdev_open (const char *path, const struct dm_bdev_options *options,
   int err;
 
   f->fd = -1;
+  f->remake = options->flags & BDEV_REMAKE;
+  f->opened = clock_date ();
   known_data_init (&f->known);
   if (open_device (f, path, options->flags, error) == 0)
     return &f->common;

@@ -97,6 +97,7 @@ valid_flags (unsigned int flags)
   const unsigned int both = DM_BDEV_DIRECT | DM_BDEV_BUFFERED;
 
   return (flags & ~(DM_BDEV_READ_ONLY | BDEV_NO_LOCK | BDEV_IN_PARTS |
+                    BDEV_REMAKE |
                     both)) == 0 && (flags & both) != both;
 }
 
@@ -345,6 +346,18 @@ bool
 bdev_touched (struct block_device *bdev, uint64_t date)
 {
   return bdev->ops->touched != NULL && bdev->ops->touched (bdev, date);
+}
+
+bool
+bdev_shows_changes (const struct block_device *bdev)
+{
+  return bdev->ops->touched != NULL;
+}
+
+enum bdev_place
+bdev_place (struct block_device *bdev)
+{
+  return bdev->ops->place != NULL ? bdev->ops->place (bdev) : BDEV_IN_PLACE;
 }
 
 /* With FUA if the device does that by itself. */

@@ -35,6 +35,13 @@ struct bdev_stamp {
   uint64_t mtime;               /* nsec since 1970 */
 };
 
+/* Where the file of a device is that was opened by its path. */
+enum bdev_place {
+  BDEV_IN_PLACE,                /* where it was; or nobody can tell */
+  BDEV_DELETED,                 /* nothing is there */
+  BDEV_REPLACED,                /* another is there */
+};
+
 /* A stretch of a device that is alike. */
 struct bdev_extent {
   uint64_t length;              /* bytes, at least 1 */
@@ -88,8 +95,9 @@ struct bdev_ops {
   void (*rest) (struct block_device *bdev);
   int (*revive) (struct block_device *bdev);
   int (*stamp) (struct block_device *bdev, struct bdev_stamp *stamp);
-  /* Optional.  See bdev_touched. */
+  /* Optional.  See bdev_touched and bdev_place. */
   bool (*touched) (struct block_device *bdev, uint64_t date);
+  enum bdev_place (*place) (struct block_device *bdev);
 
   /* Optional.  What is from offset on, in up to max extents, of which the
    * last may be cut; at most length bytes.  Returns how many, at least 1.
@@ -208,9 +216,11 @@ extern void bdev_rest (struct block_device *bdev);
 
 /* Use a device again that has failed, if that is possible: afterwards it
  * may have lost what it took since its last successful flush, but nothing
- * that was sent to it before will reach it any more.  0, also if it had
+ * that was sent to it before will reach it any more.  A file that is not
+ * BDEV_IN_PLACE is opened anew there, and bdev_touched says so.  0, also if it had
  * not failed; -EAGAIN: not now, but perhaps when this is called again;
- * another error: never.  Does not wait for a server.
+ * another error: never, unless somebody mends what a warning has named.  Does not
+ * wait for a server.
  */
 extern int bdev_revive (struct block_device *bdev);
 
@@ -219,10 +229,18 @@ extern int bdev_revive (struct block_device *bdev);
  */
 extern int bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp);
 
-/* True if the device shows that it has been changed since that date (clock_date).
- * Does not wait.
+/* True if the device shows that it has been changed since that date (clock_date),
+ * or it was opened since then.  Does not wait.
  */
 extern bool bdev_touched (struct block_device *bdev, uint64_t date);
+
+/* True if bdev_stamp and bdev_touched can show changes of this device at all. */
+extern bool bdev_shows_changes (const struct block_device *bdev);
+
+/* A file can be deleted, moved away or replaced while it is open.  Then what is
+ * written to it is lost with the process, or goes where nobody looks for it.
+ */
+extern enum bdev_place bdev_place (struct block_device *bdev);
 
 /* Begin with it; io->done says when it has ended. */
 extern void bdev_start (struct bdev_io *io);
@@ -259,9 +277,13 @@ extern struct mempool bdev_bounce_pages;
  * for another part of it.  Then the first to open it has decided whether
  * transfers are direct.  Such devices have the same file; that the parts do not
  * overlap is up to the caller.
+ *
+ * REMAKE: a file that was deleted is made anew by bdev_revive, of the same size and
+ * for the same users, all zero.
  */
 #define BDEV_NO_LOCK (1U << 31)
 #define BDEV_IN_PARTS (1U << 30)
+#define BDEV_REMAKE (1U << 29)
 
 /* dm_bdev_open in two steps, so that one can wait for several NBD servers at
  * once.  Each begin needs an end, which returns what dm_bdev_open does, or a

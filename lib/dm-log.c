@@ -37,6 +37,7 @@
 
 #include "clock.h"
 #include "log-private.h"
+#include "log-read.h"
 
 /* The lease is so long, and renewed so much before its end: by dm_log_keep_lease,
  * which is called every two seconds while something is dirty; or else by
@@ -582,6 +583,21 @@ dm_log_lacking (struct dm_log *log, unsigned int leg)
   return n;
 }
 
+bool
+dm_log_is_quiet (struct dm_log *log, unsigned int leg, sector_t sector,
+                 sector_t count)
+{
+  uint64_t first, end;
+  bool quiet;
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  quiet = log_next_bit (log->dirty.wanted, first, end) == end &&
+    log_next_bit (log->lacking[leg].wanted, first, end) == end;
+  pthread_mutex_unlock (&log->lock);
+  return quiet;
+}
+
 void
 dm_log_copied (struct dm_log *log, unsigned int leg, uint64_t first,
                uint64_t end)
@@ -705,6 +721,39 @@ dm_log_set_failed (struct dm_log *log, unsigned int leg, bool failed)
  * Start, and copies that come back
  */
 
+/* Locked.  The copies beside legs that are away. */
+static unsigned long
+copies_away (const struct dm_log *log)
+{
+  unsigned long copies = 0, legs = log->away;
+  const char *id;
+  unsigned int i;
+
+  for (; legs != 0; legs &= legs - 1) {
+    id = log->legs[__builtin_ctzl (legs)].id;
+    for (i = 0; i < log->num_copies; i++)
+      if (g_strcmp0 (log->copies[i].leg, id) == 0)
+        copies |= 1UL << i;
+  }
+  return copies;
+}
+
+void
+dm_log_set_away (struct dm_log *log, unsigned int leg, bool away)
+{
+  unsigned long copies;
+
+  pthread_mutex_lock (&log->lock);
+  if (away)
+    log->away |= 1UL << leg;
+  else
+    log->away &= ~(1UL << leg);
+  copies = copies_away (log) & log->current;
+  if (copies != 0 && copies != log->current)
+    log_expel (log, copies);
+  pthread_mutex_unlock (&log->lock);
+}
+
 /* Locked.  Copies that could be in use and are not.  If none is in use, only
  * the last that were: the others know less than these, and if they came into use
  * these would not hear of it.
@@ -719,7 +768,7 @@ unused_copies (const struct dm_log *log)
     if (!(log->current & 1UL << i) && !log->copies[i].too_small &&
         !log->copies[i].region.bdev->read_only)
       copies |= 1UL << i;
-  return log->dead ? copies & log->last : copies;
+  return log->dead ? copies & log->last : copies & ~copies_away (log);
 }
 
 /* Locked. */
@@ -772,6 +821,100 @@ dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
   return r;
 }
 
+/* Is there, in the place of this copy, one of another mirror, or of a version that is
+ * not known?  That is not overwritten.
+ */
+static bool
+is_foreign (struct dm_log *log, struct log_copy *copy)
+{
+  struct log_writer writer = { 0 };
+  struct log_find find = { .what = LOG_FIND_UNREADABLE };
+  bool foreign;
+
+  if (log_writer_init (&writer))
+    log_find_copy (&copy->region, writer.buffer, writer.checksum, &find);
+  log_writer_fini (&writer);
+  foreign = find.what == LOG_FIND_UNKNOWN ||
+    (find.what == LOG_FIND_VALID &&
+     memcmp (find.super.uuid, log->uuid, LOG_UUID) != 0);
+  if (foreign && !copy->foreign)
+    g_warning ("log copy %s: the log of another mirror is there now; it is not "
+               "overwritten, so this copy is not used; move that one away",
+               copy->name);
+  copy->foreign = foreign;
+  return foreign || find.what == LOG_FIND_UNREADABLE;
+}
+
+/* The copies in use whose files are not where they were; *REPLACED: others are. */
+static unsigned long
+find_displaced (struct dm_log *log, unsigned long *replaced)
+{
+  unsigned long displaced = 0, copies;
+  enum bdev_place place;
+  unsigned int i;
+
+  *replaced = 0;
+  pthread_mutex_lock (&log->lock);
+  copies = log->current;
+  pthread_mutex_unlock (&log->lock);
+  for (; copies != 0; copies &= copies - 1) {
+    i = __builtin_ctzl (copies);
+    place = bdev_place (log->copies[i].region.bdev);
+    if (place != BDEV_IN_PLACE)
+      displaced |= 1UL << i;
+    if (place == BDEV_REPLACED)
+      *replaced |= 1UL << i;
+  }
+  return displaced;
+}
+
+/* Locked, but for the I/O.  There is no other that could be told first. */
+static void
+remake_last (struct dm_log *log, unsigned int i, bool replaced)
+{
+  struct log_copy *copy = &log->copies[i];
+
+  if (!replaced && log_remake (log, i)) {
+    g_warning ("log copy %s: its file was deleted while it was in use, and has "
+               "been made anew", copy->name);
+    copy->displaced = false;
+  }
+  else if (!copy->displaced) {
+    g_warning ("log copy %s: its file was %s while it was in use, and there is "
+               "no other copy: without it the mirror cannot be started again; "
+               "%s", copy->name, replaced ? "replaced" : "deleted", replaced ?
+               "move away what is there now" :
+               "make it possible to create it there");
+    copy->displaced = true;
+  }
+}
+
+void
+dm_log_look_after (struct dm_log *log)
+{
+  unsigned long replaced, displaced = find_displaced (log, &replaced);
+  unsigned long others, left;
+
+  if (displaced == 0)
+    return;
+  pthread_mutex_lock (&log->lock);
+  displaced &= log->current;
+  others = displaced;
+  if (displaced == log->current)        /* one stays until another is back */
+    others &= others - 1;
+  for (left = others; left != 0; left &= left - 1)
+    g_warning ("log copy %s: its file was deleted or replaced while it was in "
+               "use: it is made anew",
+               log->copies[__builtin_ctzl (left)].name);
+  if (others != 0)
+    log_expel (log, others);
+  else if (displaced != 0)
+    remake_last (log, __builtin_ctzl (displaced), replaced & displaced);
+  pthread_mutex_unlock (&log->lock);
+  if (others != 0)
+    dm_log_restore (log);
+}
+
 bool
 dm_log_restore (struct dm_log *log)
 {
@@ -787,7 +930,8 @@ dm_log_restore (struct dm_log *log)
 
   for (left = copies; left != 0; left &= left - 1) {
     i = __builtin_ctzl (left);
-    if (bdev_revive (log->copies[i].region.bdev) < 0)
+    if (bdev_revive (log->copies[i].region.bdev) < 0 ||
+        is_foreign (log, &log->copies[i]))
       copies &= ~(1UL << i);
   }
   pthread_mutex_lock (&log->lock);

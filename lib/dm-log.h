@@ -68,6 +68,7 @@ struct dm_log_copy {
   struct io_region region;
   const char *name;             /* in messages; copied */
   const char *place;            /* absolute; copied; NULL: not known */
+  const char *leg;              /* id of that beside which it is; copied; or NULL */
 };
 
 /* The chunk size (sectors, a power of two) if nothing else is said. */
@@ -229,6 +230,10 @@ extern void dm_log_recover (struct dm_log *log, unsigned int leg);
 extern bool dm_log_next_lacking (struct dm_log *log, unsigned long legs,
                                  uint64_t *first, uint64_t end,
                                  uint64_t *after, unsigned long *lacking);
+/* True if no chunk of these sectors is dirty, or lacked by the leg. */
+extern bool dm_log_is_quiet (struct dm_log *log, unsigned int leg,
+                             sector_t sector, sector_t count);
+
 /* How many chunks the leg lacks. */
 extern uint64_t dm_log_lacking (struct dm_log *log, unsigned int leg);
 
@@ -261,6 +266,16 @@ extern int dm_log_lose (struct dm_log *log, unsigned int leg);
 /* An absent leg is FAILED, or no longer. */
 extern int dm_log_set_failed (struct dm_log *log, unsigned int leg,
                               bool failed);
+
+/* A leg is no longer where it was, or is there again: the copy beside it is used no
+ * more until then, if there is another.
+ */
+extern void dm_log_set_away (struct dm_log *log, unsigned int leg, bool away);
+
+/* Are the files of the copies still where they were?  One that was deleted or replaced
+ * is made anew there.  To be called every so often.
+ */
+extern void dm_log_look_after (struct dm_log *log);
 
 /* Bring copies that have failed up to date, if they can be written again.
  * Returns true if one was.

@@ -43,6 +43,7 @@ struct dm_mirror_leg {
   const char *name;
   const char *id;               /* by which the log knows it; or NULL: name */
   bool write_mostly;            /* read only if no other can be */
+  bool full;                    /* dm_mirror_add: it lacks everything */
 };
 
 /* Which of the legs that are fit to be read is. */
@@ -209,7 +210,7 @@ extern int dm_mirror_find_leg (struct dm_mirror *mirror, const char *name);
 extern int dm_mirror_fail (struct dm_mirror *mirror, unsigned int leg);
 
 /* Use a leg again, or a new one, and recover it: what it lacks if the log
- * knows it, else all.  Its region is not used if the mirror has it open.  One
+ * knows it, else all, or if that is wanted.  Its region is not used if the mirror has it open.  One
  * thread at a time for one leg.
  * Returns its number, or -1 with a message in *ERROR.
  */

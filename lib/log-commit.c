@@ -418,12 +418,13 @@ commit_sets (struct dm_log *log, unsigned long *copies, uint64_t version)
 {
   bool changed = version != log->super_durable || log->joining != 0 ||
     log->dead;
-  unsigned long failed = 0;
+  unsigned long failed = *copies & log->unwanted;
   bool ok = true;
 
   pthread_mutex_unlock (&log->lock);
   if (log->starting)            /* what was read may be in a cache only */
-    failed = copies_io (log, &log->writer, *copies, DM_IO_FLUSH, 0, 0, 0);
+    failed |= copies_io (log, &log->writer, *copies & ~failed, DM_IO_FLUSH, 0,
+                         0, 0);
   failed |= write_blocks (log, &log->writer,
                           (*copies | log->joining) & ~failed,
                           log->set_blocks, BEFORE_CLEARING);
@@ -671,6 +672,23 @@ join_copies (struct dm_log *log, const struct log_writer *writer,
   return log->current & copies;
 }
 
+/* Locked. */
+static void
+wait_to_lead (struct dm_log *log)
+{
+  while (log->leading)
+    pthread_cond_wait (&log->progress, &log->lock);
+  log->leading = true;
+}
+
+/* Locked. */
+static void
+end_to_lead (struct dm_log *log)
+{
+  log->leading = false;
+  pthread_cond_broadcast (&log->progress);
+}
+
 unsigned long
 log_bring_in (struct dm_log *log, unsigned long copies,
               enum log_label_state label)
@@ -684,13 +702,54 @@ log_bring_in (struct dm_log *log, unsigned long copies,
   }
   copies &= ~write_all (log, &writer, copies, label, blocks);
   if (copies != 0) {
-    while (log->leading)
-      pthread_cond_wait (&log->progress, &log->lock);
-    log->leading = true;
+    wait_to_lead (log);
     copies = join_copies (log, &writer, copies, blocks);
-    log->leading = false;
-    pthread_cond_broadcast (&log->progress);
+    end_to_lead (log);
   }
   log_writer_fini (&writer);
   return copies;
+}
+
+void
+log_expel (struct dm_log *log, unsigned long copies)
+{
+  log->unwanted |= copies;
+  log->super_wanted++;
+  log_commit (log, false);
+  log->unwanted &= ~copies;
+}
+
+/* Everything that is durable, into what has taken the place of a copy. */
+static void
+write_anew (struct dm_log *log, unsigned int copy, uint64_t *blocks)
+{
+  unsigned int n = log_used_blocks (&log->g, log->num_legs), i;
+
+  for (i = LOG_DIRTY_AT; i < n; i++)
+    log_flag_block (blocks, i);
+  log_write_where (log, &log->writer, 1UL << copy);
+  write_blocks (log, &log->writer, 1UL << copy, blocks, AS_ON_DISK);
+  log_put_labels (log, 1UL << copy);
+}
+
+bool
+log_remake (struct dm_log *log, unsigned int copy)
+{
+  g_autofree uint64_t *blocks = g_try_new0 (uint64_t, log->block_words);
+  bool ok;
+
+  if (blocks == NULL)
+    return false;
+  wait_to_lead (log);
+  pthread_mutex_unlock (&log->lock);
+  ok = bdev_revive (log->copies[copy].region.bdev) == 0;
+  if (ok)
+    write_anew (log, copy, blocks);
+  pthread_mutex_lock (&log->lock);
+  if (ok) {
+    log->super_wanted++;
+    run_commit (log);
+  }
+  end_to_lead (log);
+  return ok;
 }

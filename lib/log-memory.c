@@ -110,6 +110,7 @@ dm_log_free (struct dm_log *log)
   for (i = 0; i < log->num_copies; i++) {
     g_free (log->copies[i].name);
     g_free (log->copies[i].place);
+    g_free (log->copies[i].leg);
   }
   for (i = 0; i < LOG_MAX_COPIES; i++)
     g_free (log->places[i]);
@@ -172,6 +173,7 @@ log_new_copy (struct dm_log *log, const struct dm_log_copy *copy)
   c->name = g_strdup (copy->name);
   if (copy->place != NULL && strlen (copy->place) <= DM_LOG_MAX_ID)
     c->place = g_strdup (copy->place);
+  c->leg = g_strdup (copy->leg);
   c->too_small = copy->region.count <
     (sector_t) log->g.blocks * LOG_BLOCK_SECTORS;
   c->newest = 1;

@@ -34,10 +34,13 @@ struct log_copy {
   struct io_region region;
   char *name;
   char *place;                  /* or NULL */
+  char *leg;                    /* the same: id of that beside which it is */
   unsigned int number;          /* in log_super.copies */
   unsigned int newest;          /* which of its superblocks is */
   bool too_small;
   bool superseded;              /* others know that this one is outdated */
+  bool foreign;                 /* a warning says so: there is another log now */
+  bool displaced;               /* a warning says so, and that it is the last */
 };
 
 /* Memory to encode and write blocks. */
@@ -62,6 +65,8 @@ struct dm_log {
   struct log_leg legs[LOG_MAX_LEGS];
   struct log_map dirty, lacking[LOG_MAX_LEGS];
   unsigned long absent;         /* legs */
+  unsigned long away;           /* legs: see dm_log_set_away */
+  unsigned long unwanted;       /* copies: see log_expel */
 
   /* Of each chunk. */
   uint16_t *in_flight;          /* writes between begin and end */
@@ -171,7 +176,14 @@ extern int log_commit (struct dm_log *log, bool clears);
 extern unsigned long log_bring_in (struct dm_log *log, unsigned long copies,
                                    enum log_label_state label);
 
-/* Write labels of copies in use, before the log is shared. */
+/* Locked, but for the I/O.  Use these copies no more, while others are in use. */
+extern void log_expel (struct dm_log *log, unsigned long copies);
+/* Locked, but for the I/O.  Revive the only copy in use, which then is another file
+ * that is blank, and write all to it.  False if that cannot be.
+ */
+extern bool log_remake (struct dm_log *log, unsigned int copy);
+
+/* Write labels of copies in use, while no commit is under way. */
 extern void log_put_labels (struct dm_log *log, unsigned long copies);
 /* Before the log is shared: these copies are no log any more. */
 extern void log_erase (struct dm_log *log, unsigned long copies);

@@ -25,6 +25,7 @@
 #include <glib.h>
 
 #include "mirror.h"
+#include "samples.h"
 
 /* What is found out about the legs. */
 struct findings {
@@ -77,6 +78,31 @@ static const char *
 id_of (const struct dm_mirror_leg *leg)
 {
   return leg->id != NULL ? leg->id : leg->name;
+}
+
+/* For samples_compare. */
+struct leg_in_log {
+  struct dm_log *log;
+  unsigned int leg;
+};
+
+static bool
+is_quiet (void *context, sector_t sector, sector_t count)
+{
+  const struct leg_in_log *l = context;
+
+  return dm_log_is_quiet (l->log, l->leg, sector, count);
+}
+
+int
+mirror_compare (struct dm_mirror *m, unsigned int source, unsigned int leg,
+                sector_t *at)
+{
+  struct leg_in_log l = { m->log, leg };
+  const struct samples_filter filter = { is_quiet, &l };
+
+  return samples_compare (&m->legs[source].region, &m->legs[leg].region,
+                          m->sectors, &filter, at);
 }
 
 static bool
@@ -298,6 +324,38 @@ choose_legs (struct dm_mirror *m, struct findings *f, char **error)
   return true;
 }
 
+/* Are legs alike that the log holds for in sync?  That they are has to be looked at
+ * unless their times show that nobody wrote any: one may have been restored from a
+ * backup, or be another disk in its place.
+ */
+static bool
+legs_are_alike (struct dm_mirror *m, const struct findings *f, char **error)
+{
+  unsigned int source = mirror_given_first (m, m->in_sync);
+  unsigned long others = m->in_sync & ~(1UL << source);
+  sector_t at;
+  int r;
+
+  if (f->unchanged & 1UL << source)
+    others &= ~f->unchanged;
+  FOR_EACH_LEG (i, others) {
+    r = mirror_compare (m, source, i, &at);
+    if (r < 0)
+      fail (error, "region '%s' cannot be read: %s", m->legs[i].name,
+            g_strerror (-r));
+    else if (r > 0)
+      fail (error, "regions '%s' and '%s' are in sync, says the log, but "
+            "differ in the block at offset %" PRIu64 ", for one: one of them "
+            "is an old copy, or something else in its place; start without "
+            "that one and with degraded=yes, and then use 'dmioctl add "
+            "--full', which copies the volume to it", m->legs[source].name,
+            m->legs[i].name, at * DM_IO_SECTOR_SIZE);
+    if (r != 0)
+      return false;
+  }
+  return true;
+}
+
 static const char *
 why_missing (const struct findings *f, unsigned int leg)
 {
@@ -357,7 +415,8 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
   for (i = 0; i < num_legs; i++)
     if (!take_given (m, &legs[i], &f, error))
       return false;
-  if (!check_legs (m, &f, error) || !choose_legs (m, &f, error))
+  if (!check_legs (m, &f, error) || !choose_legs (m, &f, error) ||
+      !legs_are_alike (m, &f, error))
     return false;
   dm_log_distrust (m->log, f.distrusted & ~f.there);
   r = dm_log_start (m->log, ~m->in_sync,
@@ -386,6 +445,7 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
  */
 struct candidate {
   const struct io_region *region;
+  bool full;                    /* the user says that it has nothing */
   enum mirror_change change;
   uint64_t date;
 };
@@ -404,7 +464,7 @@ readmit (struct dm_mirror *m, unsigned int leg, const struct candidate *c,
     fail (error, "region '%s' is missing: it has to be opened", l->name);
     return -1;
   }
-  if (change == MIRROR_CHANGED)
+  if (change == MIRROR_CHANGED || c->full)
     r = dm_log_lose (m->log, leg);
   if (r == 0 && l->by_user)
     r = dm_log_set_failed (m->log, leg, false);
@@ -502,11 +562,12 @@ dm_mirror_add (struct dm_mirror *m, const struct dm_mirror_leg *leg,
                char **error)
 {
   enum dm_mirror_state state;
-  struct candidate c;
+  struct candidate c = { 0 };
   int i = dm_mirror_find_leg (m, id_of (leg)), r;
 
   if (i >= 0 && !look_at (m, i, &leg->region, &c, error))
     return -1;
+  c.full = leg->full;
   pthread_mutex_lock (&m->state_lock);
   state = i < 0 ? DM_MIRROR_OUT_OF_SYNC : m->legs[i].state;
   if (i < 0)

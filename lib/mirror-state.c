@@ -314,14 +314,50 @@ mirror_failed_flush (struct dm_mirror *m, unsigned int leg, int error)
   mirror_failed (m, &failure);
 }
 
+/* Called with state_lock: is no other leg in sync that can be reached? */
+static bool
+is_last (struct dm_mirror *m, unsigned int leg)
+{
+  unsigned long in_sync = mirror_in_sync (m);
+
+  return in_sync & 1UL << leg &&
+    (in_sync & ~mirror_offline (m) & ~(1UL << leg)) == 0;
+}
+
+void
+mirror_displaced (struct dm_mirror *m, unsigned int leg)
+{
+  struct leg *l = &m->legs[leg];
+  bool used, last;
+
+  pthread_mutex_lock (&m->state_lock);
+  used = mirror_used (m) & 1UL << leg;
+  last = is_last (m, leg);
+  if (used && !last) {
+    fail_leg (m, leg, "its file was deleted or replaced");
+    dm_log_drop (m->log, 1UL << leg);
+    dm_log_lose (m->log, leg);
+    dm_log_set_away (m->log, leg, true);
+  }
+  pthread_mutex_unlock (&m->state_lock);
+  if (used && !last)
+    mirror_report (m, leg, "has failed, as its file was deleted, moved or "
+                   "replaced while it was in use");
+  else if (used && !l->displaced)
+    g_warning ("region %u (%s): its file was deleted, moved or replaced while "
+               "it was in use, and no other is in sync: it is lost when this "
+               "server ends; add another with 'dmioctl add' now", leg,
+               l->name);
+  l->displaced = used;
+}
+
 int
 dm_mirror_fail (struct dm_mirror *m, unsigned int leg)
 {
   int r = 0;
 
   pthread_mutex_lock (&m->state_lock);
-  if (mirror_in_sync (m) & 1UL << leg &&
-      (mirror_in_sync (m) & ~mirror_offline (m) & ~(1UL << leg)) == 0)
+  if (is_last (m, leg))
     r = -EBUSY;
   else if (m->legs[leg].state == DM_MIRROR_MISSING)
     r = -ENODEV;
@@ -342,22 +378,47 @@ dm_mirror_fail (struct dm_mirror *m, unsigned int leg)
  * Recovering
  */
 
-/* Has somebody else written to a leg that was not used?  Then nothing is known of
- * it.  False if that cannot be recorded.
+/* Is a leg without times like one that has been in sync?  0, 1 if not, or a negative
+ * errno.
+ */
+static int
+look_for_difference (struct dm_mirror *m, unsigned int leg)
+{
+  unsigned long sources = mirror_in_sync (m) & ~mirror_offline (m);
+  sector_t at;
+  int r;
+
+  if (sources == 0)
+    return 0;
+  r = mirror_compare (m, FIRST (sources), leg, &at);
+  if (r > 0)
+    g_warning ("region %u (%s) is not what it was when it was used last: it "
+               "differs in the block at offset %" PRIu64 ", for one; all of it "
+               "is copied", leg, m->legs[leg].name, at * DM_IO_SECTOR_SIZE);
+  return r;
+}
+
+/* Has somebody else written to a leg that was not used, or is it another disk now?
+ * Then nothing is known of it.  False if it cannot be used now.
  */
 static bool
 look_at_it (struct dm_mirror *m, unsigned int leg)
 {
   struct leg *l = &m->legs[leg];
   uint64_t left = __atomic_load_n (&l->left, __ATOMIC_RELAXED);
+  int r;
 
-  if (!bdev_touched (l->region.bdev, left))
-    return true;
   if (dm_log_lacking (m->log, leg) == mirror_chunks (m))
     return true;
-  g_warning ("region %u (%s) was changed by somebody else while it was not "
-             "used: all of it is copied", leg, l->name);
-  return dm_log_lose (m->log, leg) == 0;
+  if (bdev_shows_changes (l->region.bdev)) {
+    r = bdev_touched (l->region.bdev, left);
+    if (r > 0)
+      g_warning ("region %u (%s) was changed by somebody else while it was not "
+                 "used: all of it is copied", leg, l->name);
+  }
+  else
+    r = look_for_difference (m, leg);
+  return r > 0 ? dm_log_lose (m->log, leg) == 0 : r == 0;
 }
 
 bool
@@ -377,6 +438,7 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
      */
     mirror_set_state (m, leg, DM_MIRROR_RECOVERING, NULL);
     dm_log_recover (m->log, leg);
+    dm_log_set_away (m->log, leg, false);
     ok = true;
   }
   pthread_mutex_unlock (&m->state_lock);

@@ -503,8 +503,8 @@ try_failed (struct dm_mirror *m, unsigned int leg)
   else if (r == -EAGAIN)
     try_later (m, leg, KEEPER_NSEC);
   else {
-    mirror_report (m, leg, "cannot be used before restart (%s)",
-                   g_strerror (-r));
+    mirror_report (m, leg, "cannot be used before restart, or until that is "
+                   "mended and it is added again (%s)", g_strerror (-r));
     pthread_mutex_lock (&m->state_lock);
     m->legs[leg].retry_at = UINT64_MAX;
     pthread_mutex_unlock (&m->state_lock);
@@ -665,11 +665,23 @@ measure_rate (struct dm_mirror *m, uint64_t *before)
 }
 
 static void
+look_after_files (struct dm_mirror *m)
+{
+  FOR_EACH_LEG (i, mirror_used (m))
+    if (bdev_place (m->legs[i].region.bdev) != BDEV_IN_PLACE)
+      mirror_displaced (m, i);
+    else
+      m->legs[i].displaced = false;
+  dm_log_look_after (m->log);
+}
+
+static void
 tend (struct dm_mirror *m, unsigned int tick)
 {
   unsigned int all;
 
   mirror_clean (m);
+  look_after_files (m);
   if (tick % RESTORE_TICKS == 0 && dm_log_copies (m->log, &all) < all)
     dm_log_restore (m->log);
 }

@@ -45,6 +45,8 @@ struct leg {
   uint64_t to_copy;             /* chunks, when this recovery began */
   bool cannot_flush;            /* IN_SYNC, the last: that has failed, and counts */
 
+  bool displaced;               /* the custodian's: a warning says so */
+
   /* Atomic: when it was written last, or not used any more (clock_date).  What is
    * newer is from somebody else.
    */
@@ -206,6 +208,11 @@ extern int mirror_settle (struct dm_mirror *m);
 extern bool mirror_is_outage (const struct dm_mirror *m);
 extern bool mirror_go_on_with (struct dm_mirror *m, unsigned int leg);
 
+/* The file of a leg is not where it was.  What is there, or comes there, lacks
+ * everything.
+ */
+extern void mirror_displaced (struct dm_mirror *m, unsigned int leg);
+
 /* The same as mirror_failed, of a flush of one leg. */
 extern void mirror_failed_flush (struct dm_mirror *m, unsigned int leg,
                                  int error);
@@ -238,6 +245,12 @@ enum mirror_change { MIRROR_UNCHANGED, MIRROR_CHANGED, MIRROR_NOT_KNOWN };
 extern bool mirror_check_leg (struct dm_mirror *m, unsigned int leg,
                               const struct io_region *region,
                               enum mirror_change *change, char **error);
+
+/* Compare blocks of a leg with a source where they should be alike and nobody writes.
+ * As samples_compare.
+ */
+extern int mirror_compare (struct dm_mirror *m, unsigned int source,
+                           unsigned int leg, sector_t *at);
 
 /* Let a leg be recovered that was missing, from this region. */
 extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,

@@ -212,6 +212,68 @@ open_file_get (const char *path, const struct stat *st, unsigned int flags,
   return f;
 }
 
+/* Called with open_files_lock held. */
+static int
+open_another (struct open_file *file, struct open_file *new, char **error)
+{
+  if (find_same (&new->st) != NULL ||
+      __atomic_load_n (&file->users, __ATOMIC_RELAXED) != 1) {
+    bdev_open_failed (EBUSY, error, "%s: is open already", new->name);
+    return -1;
+  }
+  return check_storage (new, error) && open_and_lock (new, 0, error) ? 0 : -1;
+}
+
+/* What NEW, which is locked, is now. */
+static void
+take_another (struct open_file *file, const struct open_file *new)
+{
+  file_unlock (file->fd);
+  close (file->fd);
+  file->fd = new->fd;
+  file->st = new->st;
+  file->storage = new->storage;
+}
+
+int
+open_file_renew (struct open_file *file, const char *path, char **error)
+{
+  struct open_file new = { .fd = -1, .name = (char *) path };
+  int r = 0, err = 0;
+
+  if (stat (path, &new.st) == -1) {
+    open_file_failed (path, error);
+    return -1;
+  }
+  pthread_mutex_lock (&open_files_lock);
+  if (!is_same (&file->st, &new.st)) {
+    r = open_another (file, &new, error);
+    err = errno;
+    if (r == 0)
+      take_another (file, &new);
+    else if (new.fd != -1)
+      close (new.fd);
+  }
+  pthread_mutex_unlock (&open_files_lock);
+  errno = err;
+  return r;
+}
+
+int
+open_file_sync_directory (const char *path)
+{
+  g_autofree char *directory = g_path_get_dirname (path);
+  int fd = open (directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int r = 0;
+
+  if (fd == -1)
+    return -errno;
+  if (fsync (fd) == -1)
+    r = -errno;
+  close (fd);
+  return r;
+}
+
 void
 open_file_put (struct open_file *file)
 {

@@ -15,7 +15,7 @@
 
 #include "storage.h"
 
-/* It does not change but for users and next. */
+/* It does not change but for users and next, and in open_file_renew. */
 struct open_file {
   /* It has the lock, and of a block device it is the claim (O_EXCL).  No ring
    * sees it, so both end when it is closed.
@@ -40,6 +40,12 @@ extern struct open_file *open_file_get (const char *path,
                                         unsigned int flags, char **error);
 extern void open_file_put (struct open_file *file);
 
+/* Another file has taken the place of this one, which has one user: lock that
+ * instead.  Returns 0, or -1 with errno and a message; then all is as it was.
+ */
+extern int open_file_renew (struct open_file *file, const char *path,
+                            char **error);
+
 /* Say why PATH could not be opened: errno; or only not with O_DIRECT. */
 extern void open_file_failed (const char *path, char **error);
 extern void open_file_no_direct (const char *path, char **error);
@@ -50,5 +56,8 @@ extern void open_file_no_direct (const char *path, char **error);
 extern int open_file_open (const char *path, const struct stat *st,
                            int oflags, unsigned int flags, bool *read_only,
                            char **error);
+
+/* Make it durable that the file is in its directory.  0 or a negative errno. */
+extern int open_file_sync_directory (const char *path);
 
 #endif /* DMIO_OPEN_FILE_H */

@@ -18,12 +18,26 @@
 #define BLOCK_SECTORS 8
 #define MAX_EXTENTS 16
 
+/* So often is looked on in a part for data that is quiet. */
+#define TRIES 4
+
 /* Two blocks of this size, in memory. */
 struct look {
   const struct io_region *a, *b;
+  const struct samples_filter *filter;
   sector_t count, block;
   unsigned char *buffer;
 };
+
+static bool
+is_quiet (const struct look *look, sector_t sector)
+{
+  sector_t first = sector - sector % look->block;
+
+  return look->filter == NULL ||
+    look->filter->is_quiet (look->filter->context, first,
+                            MIN (look->block, look->count - first));
+}
 
 /* The first sector in [from, end) with data, or END.  A part that is cut into
  * more holes than are looked at counts as having none after these.
@@ -42,6 +56,22 @@ find_data (const struct io_region *region, sector_t from, sector_t end)
   if (n > 0 && i == n)
     return end;
   return from + MIN (done, length) / DM_IO_SECTOR_SIZE;
+}
+
+/* The first that is quiet, too. */
+static sector_t
+find_quiet_data (const struct look *look, const struct io_region *region,
+                 sector_t from, sector_t end)
+{
+  unsigned int i;
+
+  for (i = 0; i < TRIES && from < end; i++) {
+    from = find_data (region, from, end);
+    if (from >= end || is_quiet (look, from))
+      return from;
+    from += MAX (look->block, (end - from) / TRIES);
+  }
+  return end;
 }
 
 static int
@@ -75,20 +105,23 @@ compare_block (const struct look *look, sector_t sector, sector_t *at)
   unsigned char *b = a + look->block * DM_IO_SECTOR_SIZE;
   int r = read_block (look->a, first, count, a);
 
+  if (r < 0 && look->filter != NULL)
+    return 0;
   if (r == 0)
     r = read_block (look->b, first, count, b);
   if (r < 0)
     return r;
   *at = first;
-  return memcmp (a, b, count * DM_IO_SECTOR_SIZE) != 0;
+  return memcmp (a, b, count * DM_IO_SECTOR_SIZE) != 0 &&
+    is_quiet (look, first);
 }
 
 static int
 compare_part (const struct look *look, sector_t from, sector_t end,
               sector_t *at)
 {
-  sector_t a = find_data (look->a, from, end);
-  sector_t b = find_data (look->b, from, end);
+  sector_t a = find_quiet_data (look, look->a, from, end);
+  sector_t b = find_quiet_data (look, look->b, from, end);
   int r = 0;
 
   if (MIN (a, b) < end)
@@ -100,12 +133,13 @@ compare_part (const struct look *look, sector_t from, sector_t end,
 
 int
 samples_compare (const struct io_region *a, const struct io_region *b,
-                 sector_t count, sector_t *at)
+                 sector_t count, const struct samples_filter *filter,
+                 sector_t *at)
 {
   unsigned int block = MAX (dm_bdev_block_size (a->bdev),
                             dm_bdev_block_size (b->bdev));
   struct look look = {
-    .a = a, .b = b, .count = count,
+    .a = a, .b = b, .filter = filter, .count = count,
     .block = MAX (BLOCK_SECTORS, block / DM_IO_SECTOR_SIZE),
   };
   sector_t part, from;

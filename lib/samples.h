@@ -12,13 +12,23 @@
 
 #include "block-device.h"
 
+/* What may be compared while there may be others who write: true if these sectors
+ * should be alike, and nobody is writing them.
+ */
+struct samples_filter {
+  bool (*is_quiet) (void *context, sector_t sector, sector_t count);
+  void *context;
+};
+
 /* Compare up to 128 blocks of the first COUNT sectors, spread over them, that are
  * data in one of the regions.  Returns 0 if these are alike; 1 if not, *AT being the
  * first sector of the first that differs; or a negative errno if they cannot be
- * read.  Nobody may be writing there.
+ * read.  FILTER NULL: nobody is writing; else blocks that cannot be read from A
+ * are left out, too.
  */
 extern int samples_compare (const struct io_region *a,
                             const struct io_region *b, sector_t count,
+                            const struct samples_filter *filter,
                             sector_t *at);
 
 #endif /* DMIO_SAMPLES_H */

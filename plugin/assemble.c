@@ -141,7 +141,8 @@ look_alike (const struct assembly *a, sector_t volume)
 
   for (i = 1; i < legs_count (a->legs); i++) {
     other = legs_get (a->legs, i);
-    r = samples_compare (&first.region, &other.region, volume, &at);
+    r = samples_compare (&first.region, &other.region, volume, NULL,
+                         &at);
     if (r < 0)
       report_error ("init=clean: regions '%s' and '%s' cannot be compared: %s",
                     first.name, other.name, strerror (-r));

@@ -298,6 +298,7 @@ struct job {
   struct rpc_call *call;
   pthread_t thread;
   char *leg;                    /* a number or a SPEC */
+  bool full;                    /* add: copy everything to it */
   int (*run) (struct job *job);
   int number;                   /* what run returned */
   char *error;                  /* of run, if that is negative */
@@ -366,6 +367,7 @@ start_job (struct control *control, struct rpc_call *call, GVariant *params,
            int (*run) (struct job *job))
 {
   char *leg = parse_leg (params);
+  gboolean full = FALSE;
   struct job *job;
 
   if (leg == NULL) {
@@ -373,9 +375,10 @@ start_job (struct control *control, struct rpc_call *call, GVariant *params,
                "of a leg");
     return;
   }
+  g_variant_lookup (params, "full", "b", &full);
   job = g_new0 (struct job, 1);
   *job = (struct job) {
-    .control = control, .call = call, .leg = leg, .run = run,
+    .control = control, .call = call, .leg = leg, .full = full, .run = run,
   };
   if (create_thread (&job->thread, job_thread, job) == 0)
     return;
@@ -448,7 +451,7 @@ static int
 run_add (struct job *job)
 {
   return legs_add (job->control->legs, job->control->mirror, job->leg,
-                   &job->error);
+                   job->full, &job->error);
 }
 
 static void

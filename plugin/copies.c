@@ -23,6 +23,7 @@
 #include "block-device.h"
 #include "copies.h"
 #include "log.h"
+#include "open-file.h"
 #include "part.h"
 
 #define SUFFIX ".dmlog"
@@ -30,6 +31,7 @@
 struct copy {
   struct spec *spec;
   char *place;                  /* spec_absolute_text */
+  const char *leg;              /* the id of that beside which it is, or NULL */
   mode_t mode;                  /* to create it with; 0: do not */
   struct bdev_opening *opening; /* until that has ended */
   struct io_region region;      /* bdev NULL: it does not exist */
@@ -107,7 +109,7 @@ begin_copy (const struct copies *copies, struct copy *copy)
 {
   const struct spec *spec = copy->spec;
   const struct dm_bdev_options options = {
-    .flags = open_flags (copies, spec) | BDEV_IN_PARTS,
+    .flags = open_flags (copies, spec) | BDEV_IN_PARTS | BDEV_REMAKE,
     .timeout = copies->timeout,
   };
 
@@ -218,6 +220,7 @@ use_beside (struct copies *copies, unsigned int i)
   g_string_replace (text, ",", ",,", 0);
   spec = spec_parse_log (text->str, &message);
   copy = append (copies, spec, missing ? 0 : file_mode (path));
+  copy->leg = legs_get (copies->legs, i).id;
   spec_unref (spec);
   err = end_copy (copy, missing, &message);
   if (err == 0 || err == ENOENT || (missing && may_come_back (copy->spec, err)))
@@ -410,7 +413,7 @@ collect (const struct copies *copies, bool created, struct dm_log_copy *list)
     if (copy->region.bdev != NULL && copy->created == created)
       list[n++] = (struct dm_log_copy) {
         .region = copy->region, .name = copy->spec->text,
-        .place = copy->place,
+        .place = copy->place, .leg = copy->leg,
       };
   }
   return n;
@@ -453,21 +456,6 @@ check_size (const struct copy *copy, sector_t sectors)
   return false;
 }
 
-static int
-sync_directory (const char *path)
-{
-  g_autofree char *directory = g_path_get_dirname (path);
-  int fd = open (directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  int err = 0;
-
-  if (fd == -1)
-    return errno;
-  if (fsync (fd) == -1)
-    err = errno;
-  close (fd);
-  return err;
-}
-
 /* Returns 0 or an errno, positive. */
 static int
 fill_file (int fd, const struct copy *copy, sector_t sectors)
@@ -477,7 +465,7 @@ fill_file (int fd, const struct copy *copy, sector_t sectors)
   if (fchmod (fd, copy->mode) == -1 ||
       ftruncate (fd, end * DM_IO_SECTOR_SIZE) == -1 || fsync (fd) == -1)
     return errno;
-  return sync_directory (copy->spec->device);
+  return -open_file_sync_directory (copy->spec->device);
 }
 
 static bool

@@ -448,7 +448,7 @@ take_back (struct legs *legs, struct open_leg *leg, bool was_open,
 
 static int
 add_held (struct legs *legs, struct dm_mirror *mirror, struct open_leg *leg,
-          bool is_new, char **error)
+          bool is_new, bool full, char **error)
 {
   bool was_open = leg->region.bdev != NULL;
   struct dm_mirror_leg description;
@@ -456,6 +456,7 @@ add_held (struct legs *legs, struct dm_mirror *mirror, struct open_leg *leg,
 
   if (open_again (legs, leg, error) == 0) {
     description = as_mirror_leg (leg);
+    description.full = full;
     number = dm_mirror_add (mirror, &description, error);
   }
   if (number < 0)
@@ -469,7 +470,7 @@ add_held (struct legs *legs, struct dm_mirror *mirror, struct open_leg *leg,
 
 int
 legs_add (struct legs *legs, struct dm_mirror *mirror, const char *text,
-          char **error)
+          bool full, char **error)
 {
   struct open_leg *leg;
   int number = -1;
@@ -479,7 +480,7 @@ legs_add (struct legs *legs, struct dm_mirror *mirror, const char *text,
   leg = find_to_add (legs, mirror, text, &is_new, error);
   if (leg != NULL) {
     if (try_to_hold (legs, leg))
-      number = add_held (legs, mirror, leg, is_new, error);
+      number = add_held (legs, mirror, leg, is_new, full, error);
     else
       *error = g_strdup_printf ("region '%s': is just being opened; try "
                                 "again", leg->spec->text);

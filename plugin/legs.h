@@ -48,11 +48,12 @@ extern bool legs_reopen (void *context, const char *name,
 extern void legs_unopen (void *context, struct io_region *region);
 
 /* Give one that has failed or is missing back to the mirror, or a new one.
- * TEXT is its number or a SPEC.  Returns its number, or -1 with a message in
- * *ERROR, to be freed with g_free.  May take as long as opening it.
+ * TEXT is its number or a SPEC; FULL: everything is copied to it.  Returns its number,
+ * or -1 with a message in *ERROR, to be freed with g_free.  May take as long as
+ * opening it.
  */
 extern int legs_add (struct legs *legs, struct dm_mirror *mirror,
-                     const char *text, char **error);
+                     const char *text, bool full, char **error);
 
 /* True if the errno of dm_bdev_open says that the device may be back later,
  * rather than that it is not what was meant or belongs to somebody else.

@@ -68,9 +68,10 @@ bounded ()
 
 # wait_for COMMAND...: until the command succeeds.  How long that takes is not
 # tested by it: a machine may be slow.
+patience=120
 wait_for ()
 {
-  local - end=$(( SECONDS + 120 ))
+  local - end=$(( SECONDS + patience ))
   set +x
   until "$@"; do
     [ "$SECONDS" -le "$end" ] || return 1

@@ -529,6 +529,18 @@ bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
 }
 
 bool
+bdev_shows_changes (const struct block_device *bdev)
+{
+  return true;
+}
+
+enum bdev_place
+bdev_place (struct block_device *bdev)
+{
+  return BDEV_IN_PLACE;
+}
+
+bool
 bdev_touched (struct block_device *bdev, uint64_t date)
 {
   const struct sim_device *dev = (struct sim_device *) bdev;

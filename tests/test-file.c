@@ -22,6 +22,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <glib/gstdio.h>
+
+#include "clock.h"
 #include "test-files.h"
 
 /* Run a part of a test in a process of its own, because it changes the
@@ -495,6 +498,103 @@ test_truncated_revive (struct files *f, gconstpointer unused)
   dm_bdev_close (where.bdev);
 }
 
+/* The file of its path is another one, SIZE bytes of BYTE.  Done by rename, so that
+ * times do not show it on every file system.
+ */
+static void
+replace (const char *path, int byte, size_t size)
+{
+  g_autofree char *other = g_strconcat (path, ".other", NULL);
+  g_autofree char *content = g_malloc (size);
+
+  memset (content, byte, size);
+  g_assert_true (g_file_set_contents (other, content, size, NULL));
+  g_assert_cmpint (g_rename (other, path), ==, 0);
+}
+
+static int
+first_byte (const struct io_region *where)
+{
+  struct page *buf = new_pages (1);
+  struct dm_io_request req = vm_request (DM_IO_READ, buf);
+  int byte;
+
+  g_assert_cmphex (run_request (&req, 1, (struct io_region *) where, false),
+                   ==, 0);
+  byte = *(unsigned char *) buf;
+  free (buf);
+  return byte;
+}
+
+/* A file that was replaced is used as it was until it is revived, and then the other
+ * one is, if it can be.
+ */
+static void
+test_replaced (struct files *f, gconstpointer flags)
+{
+  const struct dm_bdev_options options = { .flags = GPOINTER_TO_UINT (flags) };
+  struct io_region where = {
+    dm_bdev_open (f->path[0], &options, NULL), 0, 8
+  };
+  struct dm_io_request req = vm_request (DM_IO_WRITE, f->data);
+  struct bdev_extent extent;
+  uint64_t date;
+
+  if (where.bdev == NULL) {
+    g_test_skip ("no direct I/O there");
+    return;
+  }
+  g_assert_cmphex (run_request (&req, 1, &where, false), ==, 0);
+  g_assert_cmpint (bdev_extents (where.bdev, 0, SIZE, &extent, 1), ==, 1);
+  g_assert_cmpint (bdev_place (where.bdev), ==, BDEV_IN_PLACE);
+  date = clock_date ();
+  g_assert_false (bdev_touched (where.bdev, date));
+
+  replace (f->path[0], 'x', SIZE - SECTOR);
+  g_assert_cmpint (bdev_place (where.bdev), ==, BDEV_REPLACED);
+  g_test_expect_message ("dmio", G_LOG_LEVEL_WARNING, "*another file*");
+  g_assert_cmpint (bdev_revive (where.bdev), ==, -EINVAL);
+  g_test_assert_expected_messages ();
+  g_assert_cmpint (first_byte (&where), ==, *(unsigned char *) f->data);
+
+  replace (f->path[0], 'y', SIZE);
+  g_assert_cmpint (bdev_revive (where.bdev), ==, 0);
+  g_assert_cmpint (bdev_place (where.bdev), ==, BDEV_IN_PLACE);
+  g_assert_true (bdev_touched (where.bdev, date));
+  g_assert_cmpint (first_byte (&where), ==, 'y');
+  g_assert_cmphex (run_request (&req, 1, &where, false), ==, 0);
+  g_assert_cmpint (first_byte (&where), ==, *(unsigned char *) f->data);
+
+  /* Others are kept out of this one, and no longer out of that. */
+  g_assert_null (dm_bdev_open (f->path[0], NULL, NULL));
+  dm_bdev_close (where.bdev);
+  where.bdev = open_ok (f->path[0], 0);
+  dm_bdev_close (where.bdev);
+}
+
+static void
+test_deleted (struct files *f, gconstpointer remake)
+{
+  const bool made = GPOINTER_TO_INT (remake);
+  struct io_region where = {
+    open_ok (f->path[0], made ? BDEV_REMAKE : 0), 0, 8
+  };
+  struct stat before = stat_of (f->path[0]), after;
+
+  g_assert_cmpint (g_unlink (f->path[0]), ==, 0);
+  g_assert_cmpint (bdev_place (where.bdev), ==, BDEV_DELETED);
+  g_assert_cmpint (bdev_revive (where.bdev), ==, made ? 0 : -EAGAIN);
+  if (made) {
+    after = stat_of (f->path[0]);
+    g_assert_cmpuint (after.st_size, ==, before.st_size);
+    g_assert_cmpuint (after.st_mode, ==, before.st_mode);
+    g_assert_cmpint (first_byte (&where), ==, 0);
+  }
+  else
+    g_assert_false (g_file_test (f->path[0], G_FILE_TEST_EXISTS));
+  dm_bdev_close (where.bdev);
+}
+
 static struct bdev_stamp
 stamp_of (struct block_device *bdev)
 {
@@ -609,6 +709,15 @@ main (int argc, char *argv[])
   add_files_test ("/file/e4-truncated-write", test_e4_truncated_write);
   add_files_test ("/file/truncated-revive", test_truncated_revive);
   add_files_test ("/file/stamp", test_stamp);
+  g_test_add ("/file/replaced", struct files, NULL, set_up, test_replaced,
+              tear_down);
+  g_test_add ("/file/replaced-direct", struct files,
+              GUINT_TO_POINTER (DM_BDEV_DIRECT), set_up, test_replaced,
+              tear_down);
+  g_test_add ("/file/deleted", struct files, NULL, set_up, test_deleted,
+              tear_down);
+  g_test_add ("/file/deleted-remake", struct files, GINT_TO_POINTER (true),
+              set_up, test_deleted, tear_down);
   g_test_add_func ("/file/no-stamp", test_no_stamp);
   add_files_test ("/file/o3-discard", test_o3_discard);
   add_files_test ("/file/o3-zeroes-may-unmap", test_o3_zeroes_may_unmap);

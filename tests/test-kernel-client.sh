@@ -56,7 +56,7 @@ start_tcp ()
 run_vm ()
 {
   start_vm user,id=net "dmio.scenario=$1 dmio.host=10.0.2.2 dmio.port=$port"
-  end_vm 600
+  end_vm
   sed 's/\r//' guest.log > guest
 }
 

@@ -312,6 +312,71 @@ test_edited_failed (struct volume *v, unsigned int edited)
   check_edited (v, false, edited);
 }
 
+/* The same with legs that have no times, as another disk or server may be in their
+ * place: they are compared with one in sync, where they should be alike.
+ */
+enum other { THE_SAME, BLANK, MISSED_MORE };
+
+static void
+check_other_disk (struct volume *v, bool by_user, enum other other)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_stop (v);
+  volume_start (v);
+  if (by_user)
+    g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  else
+    volume_kill (v, 1, MOCK_WRITE, EIO);
+  g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
+  volume_await_state (v, 1, DM_MIRROR_FAILED);
+  if (other == BLANK)
+    leg_set (v, 1, 0, 0, SECTORS);
+  else if (other == MISSED_MORE)
+    leg_set (v, 1, 0, 3 * CHUNK, CHUNK);
+  volume_clear_traces (v);
+  volume_heal (v);
+  if (by_user)
+    add_leg (v, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+  g_assert_cmpuint (log_lines_count ("*leg1*is not what it was*"), ==,
+                    other == BLANK);
+  g_assert_cmpuint (mock_changed (v->legs[1]), ==,
+                    (other == BLANK ? SECTORS : CHUNK) * SECTOR);
+}
+
+static void
+test_other_by_user (struct volume *v, unsigned int other)
+{
+  check_other_disk (v, true, other);
+}
+
+static void
+test_other_failed (struct volume *v, unsigned int other)
+{
+  check_other_disk (v, false, other);
+}
+
+/* The user says that it has nothing. */
+static void
+test_add_full (struct volume *v, unsigned int unused)
+{
+  struct dm_mirror_leg leg;
+  char *error = NULL;
+
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  volume_clear_traces (v);
+  leg = leg_to_add (v, 1);
+  leg.full = true;
+  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+  g_assert_cmpuint (mock_changed (v->legs[1]), ==, SECTORS * SECTOR);
+}
+
 /* As many as there can be, recovered together; and one more. */
 static void
 test_64_legs (struct volume *v, unsigned int unused)
@@ -349,6 +414,14 @@ static const struct volume_test tests[] = {
   { "s4-edited/by-user/not", test_edited_by_user, false, &volume_stamped },
   { "s4-edited/failed", test_edited_failed, true, &volume_stamped },
   { "s4-edited/failed/not", test_edited_failed, false, &volume_stamped },
+  { "s4-other-disk/by-user", test_other_by_user, BLANK, &volume_plain },
+  { "s4-other-disk/by-user/not", test_other_by_user, THE_SAME,
+    &volume_plain },
+  { "s4-other-disk/by-user/missed", test_other_by_user, MISSED_MORE,
+    &volume_plain },
+  { "s4-other-disk/failed", test_other_failed, BLANK, &volume_plain },
+  { "s4-other-disk/failed/not", test_other_failed, THE_SAME, &volume_plain },
+  { "add/full", test_add_full, 0, &volume_plain },
   { "64-legs", test_64_legs, 0, &volume_plain },
 };
 

@@ -50,7 +50,7 @@ start_machine ()
     net+=,hostfwd=tcp:127.0.0.1:$(( port + 1 ))-:10810
     start_vm "$net" "$1" "${devices[@]}"
     uri=nbd://127.0.0.1:$port
-    if wait_vm 60 serving; then
+    if wait_vm serving; then
       wait_for nbdinfo --can connect "$uri" > /dev/null 2>&1
       return 0
     fi
@@ -72,7 +72,7 @@ cut_power ()
 
 settle ()
 {
-  wait_vm 200 'in sync'
+  wait_vm 'in sync'
   check_volume -c 2
   "same_$1"
 }
@@ -118,7 +118,7 @@ power_cuts ()
   done
   settle "$scenario"
   echo > "/dev/tcp/127.0.0.1/$(( port + 1 ))"
-  end_vm 100
+  end_vm
   kill_remote "${@:4}"
   "same_$scenario"
 }

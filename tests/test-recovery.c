@@ -372,8 +372,9 @@ test_r9_next_source (struct volume *v, unsigned int unused)
   volume_again (v, LEGS, 4 * PIECE, PIECE, BIT (0) | BIT (1),
                 &volume_plain);
   fill_legs (v, BIT (2));
+  volume_start_quiet (v);
   mock_fault (v->legs[0], &hold);
-  volume_start (v);
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
   mock_gate_await (&v->gate, 1);
   volume_kill (v, 0, MOCK_ANY, ENXIO);
   g_assert_true (volume_write (v, 4, 4 * PIECE - 1, 1));

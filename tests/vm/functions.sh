@@ -62,16 +62,20 @@ vm_has_said ()
   has_ended "$vm_pid" || grep -q "^GUEST: $1" guest.log 2> /dev/null
 }
 
-# wait_vm SECONDS LINE: until it says so.
+# A machine without hardware to help it is slow.
+# shellcheck disable=SC2034
+patience=600
+
+# wait_vm LINE: until it says so.
 wait_vm ()
 {
-  wait_for "$1" vm_has_said "$2" && grep "^GUEST: $2" guest.log
+  wait_for vm_has_said "$1" && grep "^GUEST: $1" guest.log
 }
 
-# end_vm SECONDS: until it switches itself off, all being well.
+# end_vm: until it switches itself off, all being well.
 end_vm ()
 {
-  wait_for "$1" has_ended "$vm_pid" || die "the machine does not end"
+  wait_for has_ended "$vm_pid" || die "the machine does not end"
   wait "$vm_pid"
   vm_pid=
   grep '^GUEST: success' guest.log
