@@ -147,7 +147,7 @@ samples_compare (const struct io_region *a, const struct io_region *b,
 
   part = MAX (count / PARTS, look.block);
   part = (part + look.block - 1) / look.block * look.block;
-  look.buffer = g_try_malloc (2 * look.block * DM_IO_SECTOR_SIZE);
+  look.buffer = g_try_malloc0 (2 * look.block * DM_IO_SECTOR_SIZE);
   if (look.buffer == NULL)
     return -ENOMEM;
   for (from = 0; r == 0 && from < count; from += part)
