@@ -357,6 +357,7 @@ init_common (struct nbd_bdev *nbd, const char *name, unsigned int flags)
 
   if (r < 0)
     return r;
+  nbd->common.late = nbd->timeout * NSEC_PER_SEC;
   nbd->common.block_size = export->block_size;
   nbd->common.rotational = export->rotational;
   nbd->common.read_only = export->read_only || flags & DM_BDEV_READ_ONLY;

@@ -136,6 +136,8 @@ struct block_device {
   bool endless;                 /* size is only the largest possible */
   bool in_use;                  /* BDEV_NO_LOCK: others may be writing to it */
   bool always_waits;            /* no transfer is a mere copy in memory */
+  uint64_t late;                /* nsec: so long after a connection has ended may
+                                 * what was sent over it be done; 0: it is not */
   bool fua_by_flush;            /* write, then flush */
   unsigned int block_size;      /* dm_bdev_block_size */
   size_t mem_align;             /* of buffer addresses, at most a page; with 1
@@ -143,6 +145,10 @@ struct block_device {
 
   /* atomic: it cannot be reached now, but that may change. */
   bool offline;
+  /* atomic: until then (clock_now) may changes be done that were sent before a
+   * connection ended.  Set before they fail.
+   */
+  uint64_t late_until;
   /* atomic: it fails everything until it is revived, see bdev_revive.  A
    * device whose flush has failed only fails every flush.
    */

@@ -389,6 +389,20 @@ idle_bits (const struct dm_log *log, unsigned int word, uint64_t bits)
   return bits;
 }
 
+/* Locked.  The chunks of a word that are in doubt on any leg: another start has to know
+ * that.
+ */
+static uint64_t
+doubtful_bits (const struct dm_log *log, unsigned int word)
+{
+  uint64_t bits = 0;
+  unsigned int i;
+
+  for (i = 0; i < log->num_legs; i++)
+    bits |= log->lacking[i].doubtful[word];
+  return bits;
+}
+
 uint64_t
 dm_log_clean_begin (struct dm_log *log, bool *all)
 {
@@ -398,7 +412,8 @@ dm_log_clean_begin (struct dm_log *log, bool *all)
   *all = true;
   pthread_mutex_lock (&log->lock);
   for (i = 0; i < log->g.map_words; i++) {
-    bits = log->dirty.wanted[i] & ~log->unreconciled[i] & ~log->touched[i];
+    bits = log->dirty.wanted[i] & ~log->unreconciled[i] & ~log->touched[i] &
+      ~doubtful_bits (log, i);
     bits = idle_bits (log, i, bits);
     log->chosen[i] = bits;
     log->touched[i] = 0;
@@ -487,6 +502,61 @@ dm_log_reconciled (struct dm_log *log, uint64_t first, uint64_t end)
 }
 
 /*----------------------------------------------------------------------
+ * Chunks in doubt
+ */
+
+void
+dm_log_doubt (struct dm_log *log, unsigned int leg, sector_t sector,
+              sector_t count)
+{
+  uint64_t first, end;
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  for (; first < end; first = (first | 63) + 1)
+    log->lacking[leg].doubtful[first / 64] |= log_bits (first, end);
+  pthread_mutex_unlock (&log->lock);
+}
+
+void
+dm_log_doubt_dirty (struct dm_log *log, unsigned int leg)
+{
+  unsigned int i;
+
+  pthread_mutex_lock (&log->lock);
+  for (i = 0; i < log->g.map_words; i++)
+    log->lacking[leg].doubtful[i] |= log->dirty.wanted[i];
+  pthread_mutex_unlock (&log->lock);
+}
+
+void
+dm_log_end_doubt (struct dm_log *log, unsigned int leg)
+{
+  pthread_mutex_lock (&log->lock);
+  memset (log->lacking[leg].doubtful, 0,
+          log->g.map_words * sizeof log->lacking[leg].doubtful[0]);
+  pthread_mutex_unlock (&log->lock);
+}
+
+bool
+dm_log_in_doubt (struct dm_log *log, unsigned long legs, sector_t sector,
+                 sector_t count)
+{
+  uint64_t first, end, bits = 0;
+  unsigned long left;
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  for (; bits == 0 && first < end; first = (first | 63) + 1) {
+    bits = log_bits (first, end);
+    for (left = legs; left != 0; left &= left - 1)
+      bits &= log->lacking[__builtin_ctzl (left)].doubtful[first / 64];
+  }
+  pthread_mutex_unlock (&log->lock);
+  return bits != 0;
+}
+
+/*----------------------------------------------------------------------
  * Recovery
  */
 
@@ -499,6 +569,15 @@ dm_log_recover (struct dm_log *log, unsigned int leg)
   pthread_mutex_unlock (&log->lock);
 }
 
+/* Locked.  What is to be copied to a leg, of the chunks of one word. */
+static uint64_t
+to_copy (const struct dm_log *log, unsigned int leg, uint64_t word)
+{
+  const struct log_map *map = &log->lacking[leg];
+
+  return map->wanted[word] & ~map->doubtful[word];
+}
+
 /* Locked.  Which of LEGS lack any of these chunks of one word. */
 static unsigned long
 who_lacks (const struct dm_log *log, unsigned long legs, uint64_t word,
@@ -509,10 +588,25 @@ who_lacks (const struct dm_log *log, unsigned long legs, uint64_t word,
 
   for (; legs != 0; legs &= legs - 1) {
     i = __builtin_ctzl (legs);
-    if (log->lacking[i].wanted[word] & bits)
+    if (to_copy (log, i, word) & bits)
       lacking |= 1UL << i;
   }
   return lacking;
+}
+
+/* Locked.  The first chunk in [first, end) that is to be copied, or end. */
+static uint64_t
+next_to_copy (const struct dm_log *log, unsigned int leg, uint64_t first,
+              uint64_t end)
+{
+  uint64_t bits;
+
+  for (; first < end; first = (first | 63) + 1) {
+    bits = to_copy (log, leg, first / 64) & log_bits (first, end);
+    if (bits != 0)
+      return first - first % 64 + __builtin_ctzll (bits);
+  }
+  return end;
 }
 
 /* Locked.  The first chunk in [first, end) that any of LEGS lacks, or end. */
@@ -521,8 +615,7 @@ next_lacking (const struct dm_log *log, unsigned long legs, uint64_t first,
               uint64_t end)
 {
   for (; legs != 0 && first < end; legs &= legs - 1)
-    end = log_next_bit (log->lacking[__builtin_ctzl (legs)].wanted, first,
-                        end);
+    end = next_to_copy (log, __builtin_ctzl (legs), first, end);
   return end;
 }
 
@@ -533,17 +626,16 @@ static uint64_t
 run_end (const struct dm_log *log, unsigned long legs, unsigned long lacking,
          uint64_t first, uint64_t end)
 {
-  const struct log_map *map = log->lacking;
   unsigned long left;
-  uint64_t differs;
+  uint64_t differs, bits;
   unsigned int i;
 
   for (; first < end; first = (first | 63) + 1) {
     differs = 0;
     for (left = legs; left != 0; left &= left - 1) {
       i = __builtin_ctzl (left);
-      differs |= lacking & 1UL << i ? ~map[i].wanted[first / 64] :
-        map[i].wanted[first / 64];
+      bits = to_copy (log, i, first / 64);
+      differs |= lacking & 1UL << i ? ~bits : bits;
     }
     differs &= log_bits (first, end);
     if (differs != 0)
@@ -607,7 +699,8 @@ dm_log_copied (struct dm_log *log, unsigned int leg, uint64_t first,
   pthread_mutex_lock (&log->lock);
   for (; first < end; first = (first | 63) + 1) {
     /* What it was copied from may not be what the others will have. */
-    bits = log_bits (first, end) & ~log->unreconciled[first / 64];
+    bits = log_bits (first, end) & ~log->unreconciled[first / 64] &
+      ~log->lacking[leg].doubtful[first / 64];
     clear_word (log, &log->lacking[leg], first / 64, bits);
   }
   pthread_mutex_unlock (&log->lock);

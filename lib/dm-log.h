@@ -215,6 +215,24 @@ extern void dm_log_reconciled (struct dm_log *log, uint64_t first,
                                uint64_t end);
 
 /*----------------------------------------------------------------------
+ * Chunks in doubt (S5): what was sent to a leg before may still be written there
+ */
+
+/* These chunks are in doubt on the leg, which lacks them or is in sync.  They are not
+ * copied to it, and stay lacking if they are, and dirty, until end_doubt.
+ */
+extern void dm_log_doubt (struct dm_log *log, unsigned int leg,
+                          sector_t sector, sector_t count);
+/* The same of all that is dirty. */
+extern void dm_log_doubt_dirty (struct dm_log *log, unsigned int leg);
+extern void dm_log_end_doubt (struct dm_log *log, unsigned int leg);
+/* True if any of the chunks of these sectors is in doubt on all of LEGS, which are
+ * not none.
+ */
+extern bool dm_log_in_doubt (struct dm_log *log, unsigned long legs,
+                             sector_t sector, sector_t count);
+
+/*----------------------------------------------------------------------
  * Recovery (S1)
  */
 
@@ -223,9 +241,9 @@ extern void dm_log_reconciled (struct dm_log *log, uint64_t first,
  */
 extern void dm_log_recover (struct dm_log *log, unsigned int leg);
 
-/* The next run of chunks in [*first, end) which any of LEGS lacks, each
- * lacked by the same of them: sets *first, *after and *lacking.  False if
- * there are none.
+/* The next run of chunks in [*first, end) which any of LEGS lacks, without those that
+ * are in doubt there, each lacked by the same of them: sets *first, *after and
+ * *lacking.  False if there are none.
  */
 extern bool dm_log_next_lacking (struct dm_log *log, unsigned long legs,
                                  uint64_t *first, uint64_t end,

@@ -369,6 +369,7 @@ write_legs (struct dm_mirror *m, const struct dm_io_request *req,
 
   if (m->log != NULL) {
     memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
+    mirror_await_doubt (m, sector, count);
     if (!has_quorum (m, -1UL) ||
         dm_log_begin (m->log, sector, count, &absent) < 0)
       return false;
@@ -576,6 +577,7 @@ dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
 {
   note_request (m);
   memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
+  mirror_await_doubt (m, sector, count);
   if (mirror_reconcile (m, sector, count) < 0 &&
       mirror_reconcile_part (m, sector, count) < 0)
     return false;
@@ -593,6 +595,7 @@ dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
   unsigned int leg;
   int r;
 
+  mirror_await_doubt (m, sector, count);
   alike = mirror_alike (m, sector, count);
   if (alike == 0) {
     /* Some of it may be readable all the same. */

@@ -29,6 +29,7 @@ log_map_init (struct dm_log *log, struct log_map *map)
 
   ok = ok && alloc_words (&map->disk, log->g.map_words);
   ok = ok && alloc_words (&map->staged, log->g.map_words);
+  ok = ok && alloc_words (&map->doubtful, log->g.map_words);
   if (!ok)
     log_map_fini (map);
   return ok;
@@ -40,6 +41,7 @@ log_map_fini (struct log_map *map)
   g_free (map->wanted);
   g_free (map->disk);
   g_free (map->staged);
+  g_free (map->doubtful);
   memset (map, 0, sizeof *map);
 }
 

@@ -22,6 +22,7 @@
  */
 struct log_map {
   uint64_t *wanted, *disk, *staged;
+  uint64_t *doubtful;           /* of what a leg lacks: see dm_log_doubt */
 };
 
 struct log_leg {

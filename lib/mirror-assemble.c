@@ -36,6 +36,8 @@ struct findings {
   unsigned long unchanged;      /* surely not */
   unsigned long stamped;        /* that would show */
   unsigned long distrusted;     /* perhaps served without the copies there are */
+  unsigned long in_doubt;       /* may still get writes of the last server (S5) */
+  uint64_t late;                /* for so long, nsec */
 };
 
 static void
@@ -356,6 +358,42 @@ legs_are_alike (struct dm_mirror *m, const struct findings *f, char **error)
   return true;
 }
 
+/* After a crash writes of the last server may still be under way in servers of legs.
+ * If enough other legs are in sync these lack what is dirty until that is over;
+ * else all legs in sync are in doubt, and the dirty chunks have to wait.
+ */
+static void
+choose_doubtful (struct dm_mirror *m, struct findings *f)
+{
+  unsigned long others;
+
+  if (!dm_log_is_dirty (m->log))
+    return;
+  FOR_EACH_LEG (i, f->there) {
+    f->late = MAX (f->late, m->legs[i].region.bdev->late);
+    if (m->legs[i].region.bdev->late > 0)
+      f->in_doubt |= 1UL << i;
+  }
+  others = m->in_sync & ~f->in_doubt;
+  if (COUNT (others) >= m->quorum)
+    m->in_sync = others;
+  else if ((m->in_sync & f->in_doubt) != 0)
+    f->in_doubt |= m->in_sync;
+}
+
+static const char *
+why_out_of_sync (const struct findings *f, unsigned int leg)
+{
+  if (f->distrusted & 1UL << leg)
+    return "it may have been written without the copies of the log that are "
+      "there";
+  if (f->lost & 1UL << leg)
+    return "it changed while it was not served";
+  if (f->in_sync & 1UL << leg)
+    return "writes from before the crash may still reach it";
+  return "it has missed writes";
+}
+
 static const char *
 why_missing (const struct findings *f, unsigned int leg)
 {
@@ -380,12 +418,7 @@ set_states (struct dm_mirror *m, const struct findings *f)
                         "failed by the user, and it changed since" :
                         "failed by the user");
     else
-      mirror_set_state (m, i, DM_MIRROR_OUT_OF_SYNC,
-                        f->distrusted & 1UL << i ?
-                        "it may have been written without the copies of the "
-                        "log that are there" : f->lost & 1UL << i ?
-                        "it changed while it was not served" :
-                        "it has missed writes");
+      mirror_set_state (m, i, DM_MIRROR_OUT_OF_SYNC, why_out_of_sync (f, i));
   }
 }
 
@@ -418,6 +451,7 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
   if (!check_legs (m, &f, error) || !choose_legs (m, &f, error) ||
       !legs_are_alike (m, &f, error))
     return false;
+  choose_doubtful (m, &f);
   dm_log_distrust (m->log, f.distrusted & ~f.there);
   r = dm_log_start (m->log, ~m->in_sync,
                     f.lost | (f.distrusted & f.there));
@@ -426,6 +460,7 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
     return false;
   }
   set_states (m, &f);
+  mirror_begin_doubt (m, f.in_doubt, clock_now () + f.late);
   for (i = 0; i < m->num_legs; i++)
     m->legs[i].left = now;      /* it has been looked at since */
   if (!dm_log_is_dirty (m->log))

@@ -132,12 +132,14 @@ may_be_unreconciled (const struct dm_mirror *m)
   return __atomic_load_n (&m->unreconciled, __ATOMIC_ACQUIRE);
 }
 
+/* Not while legs in sync are in doubt: all that is dirty is, then. */
 static uint64_t
 next_unreconciled (struct dm_mirror *m, uint64_t from)
 {
   uint64_t end = mirror_chunks (m);
+  unsigned long in_doubt = __atomic_load_n (&m->in_doubt, __ATOMIC_ACQUIRE);
 
-  return may_be_unreconciled (m) ?
+  return may_be_unreconciled (m) && (in_doubt & mirror_in_sync (m)) == 0 ?
     dm_log_next_unreconciled (m->log, from, end) : end;
 }
 
@@ -567,6 +569,7 @@ keeper_thread (void *arg)
   pthread_mutex_lock (&m->state_lock);
   while (!m->stop) {
     pthread_mutex_unlock (&m->state_lock);
+    mirror_end_doubt (m);
     if (!mirror_is_outage (m))
       m->outage_since = 0;
     else if (m->outage_since == 0)

@@ -43,6 +43,7 @@ struct leg {
   uint64_t retry_at, delay;     /* FAILED, MISSING: nsec, clock_now */
   unsigned int recoveries;      /* how many were begun or broken off */
   uint64_t to_copy;             /* chunks, when this recovery began */
+  uint64_t doubt_until;         /* clock_now: chunks are in doubt since the start */
   bool cannot_flush;            /* IN_SYNC, the last: that has failed, and counts */
 
   bool displaced;               /* the custodian's: a warning says so */
@@ -84,6 +85,7 @@ struct dm_mirror {
   unsigned long in_sync;        /* atomic: bit i is leg i */
   unsigned long recovering;     /* the same */
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
+  unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
   unsigned long write_mostly;   /* atomic */
   bool active;                  /* atomic: a request came since it was reset */
   uint64_t active_until;        /* atomic: clients count as active */
@@ -207,6 +209,17 @@ extern int mirror_settle (struct dm_mirror *m);
  */
 extern bool mirror_is_outage (const struct dm_mirror *m);
 extern bool mirror_go_on_with (struct dm_mirror *m, unsigned int leg);
+
+/* Chunks in doubt (S5).  Before a write to these sectors or a read: if each leg in sync
+ * may still get an older write there, wait until that is over.  begin_doubt is for
+ * the start after a crash: all that is dirty, on these legs.  end_doubt is called every
+ * so often.
+ */
+extern void mirror_await_doubt (struct dm_mirror *m, sector_t sector,
+                                sector_t count);
+extern void mirror_begin_doubt (struct dm_mirror *m, unsigned long legs,
+                                uint64_t until);
+extern void mirror_end_doubt (struct dm_mirror *m);
 
 /* The file of a leg is not where it was.  What is there, or comes there, lacks
  * everything.

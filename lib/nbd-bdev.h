@@ -152,6 +152,14 @@ extern bool nbd_may_land (const struct nbd_bdev *nbd);
 /* A connection has failed, with this errno, or 0. */
 extern void nbd_set_broken (struct nbd_bdev *nbd, int error);
 
+/* The server may do a change later whose connection ends now. */
+static inline void
+nbd_note_late (struct nbd_bdev *nbd)
+{
+  __atomic_store_n (&nbd->common.late_until, clock_now () + nbd->common.late,
+                    __ATOMIC_RELEASE);
+}
+
 /* The connections are about to be closed: all commands in flight end with
  * ERROR, an errno, and libnbd is asked about those that have ended, while
  * that is possible.  nbd_end_commands goes on with their operations.

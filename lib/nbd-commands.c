@@ -115,6 +115,8 @@ note_end (struct nbd_bdev *nbd, const struct nbd_command *c)
       nbd->missed = true;
     else if (!c->durable)
       nbd->changes++;
+    if (lost)
+      nbd_note_late (nbd);
     nbd->cut_off = nbd->cut_off || lost;
   }
   if (c->error == 0)

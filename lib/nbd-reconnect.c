@@ -82,6 +82,8 @@ disconnect (struct nbd_bdev *nbd, bool late)
 {
   bool may_land = nbd_may_land (nbd);
 
+  if (may_land)
+    nbd_note_late (nbd);
   nbd_abandon_commands (nbd, late ? ETIMEDOUT : ENOTCONN);
   if (may_land) {
     nbd_farewell_begin (&nbd->farewell, &nbd->connections, nbd->error);

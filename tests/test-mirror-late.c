@@ -1,0 +1,212 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* S5: a change that was sent to the server of a leg is done long after its
+ * connection has ended, when newer data has been acknowledged.  Such a leg is
+ * "late" here: what lands there late is put there by the test.
+ */
+
+#include <config.h>
+
+#include "clock.h"
+#include "volume.h"
+
+#define LATE_NSEC (3 * NSEC_PER_SEC)
+#define AT (3 * CHUNK)
+#define ELSEWHERE (5 * CHUNK)
+
+static void
+set_late (struct volume *v, unsigned long legs)
+{
+  unsigned int i;
+
+  for (i = 0; i < v->num_legs; i++)
+    if (legs & BIT (i))
+      v->legs[i]->late = LATE_NSEC;
+}
+
+/* A crash with a chunk dirty. */
+static void
+crash (struct volume *v, unsigned long late)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  volume_stop (v);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 2, AT, 1));
+  g_assert_true (volume_flush (v));
+  volume_crash (v, 1);
+  set_late (v, late);
+}
+
+/* Old data lands on the late legs while clients write and read; they never see it, and
+ * in the end it is nowhere.
+ */
+static void
+assert_right (struct volume *v, int byte)
+{
+  unsigned int i;
+
+  for (i = 0; i < 30; i++)
+    g_assert_cmpint (volume_read (v, AT), ==, byte);
+  volume_await_in_sync (v);
+  g_assert_cmpint (volume_read (v, AT), ==, byte);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  volume_assert_alike (v, v->num_legs == LEGS ? ALL_LEGS : BIT (0));
+}
+
+/* After a restart, if there are legs that are not late: these are used at once, and
+ * the others, too, but for what was dirty.
+ */
+static void
+test_restart (struct volume *v, unsigned int late)
+{
+  unsigned int i;
+
+  crash (v, late);
+  volume_start (v);
+  for (i = 0; i < LEGS; i++)
+    g_assert_true ((late & BIT (i)) == 0 ||
+                   leg_state (v, i) != DM_MIRROR_IN_SYNC);
+  for (i = 0; i < LEGS; i++)
+    if (late & BIT (i))
+      volume_await_state (v, i, DM_MIRROR_RECOVERING);
+  g_assert_true (volume_write (v, 3, AT, 1));
+  g_assert_true (volume_flush (v));
+  for (i = 0; i < LEGS; i++)
+    if (late & BIT (i)) {
+      g_assert_cmpint (leg_byte (v, i, AT), ==, 3);
+      leg_set (v, i, 2, AT, 1);
+    }
+  assert_right (v, 3);
+}
+
+/* If there are none, or too few of them, all stay in sync, and what was dirty waits. */
+static void
+check_waits (struct volume *v, bool write, unsigned long legs)
+{
+  struct client waiting = {
+    .v = v, .what = write ? CLIENT_WRITE : CLIENT_READ, .byte = 3,
+    .sector = AT, .count = 1,
+  };
+  unsigned int i;
+
+  client_start (&waiting);
+  g_assert_true (volume_write (v, 1, ELSEWHERE, 1));
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  for (i = 0; i < v->num_legs; i++)
+    if (legs & BIT (i))
+      leg_set (v, i, 9, AT, 1);
+  g_assert_false (client_ends_soon (&waiting));
+  g_assert_true (client_finish (&waiting));
+  if (!write)
+    g_assert_cmpint (waiting.byte, ==, volume_read (v, AT));
+  assert_right (v, write ? 3 : waiting.byte);
+}
+
+static void
+test_restart_waits (struct volume *v, unsigned int write)
+{
+  crash (v, ALL_LEGS);
+  volume_start (v);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  check_waits (v, write, BIT (1));
+}
+
+static void
+test_restart_quorum (struct volume *v, unsigned int write)
+{
+  crash (v, BIT (1) | BIT (2));
+  v->options.quorum = 2;
+  volume_start (v);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  check_waits (v, write, BIT (1));
+}
+
+/* A connection ends with a change in flight. */
+static void
+lose_change (struct volume *v, unsigned int leg, uint64_t late, bool ok)
+{
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_stop (v);
+  volume_start (v);
+  volume_fail (v, leg, MOCK_WRITE, ENOTCONN, AT, 1);
+  __atomic_store_n (&v->legs[leg]->late_until, clock_now () + late,
+                    __ATOMIC_RELAXED);
+  g_assert_true (volume_write (v, 2, AT, 1) == ok);
+  volume_heal (v);
+}
+
+static void
+test_lost (struct volume *v, unsigned int leg)
+{
+  lose_change (v, leg, 2 * LATE_NSEC, true);
+  volume_await_state (v, leg, DM_MIRROR_RECOVERING);
+  g_assert_true (volume_write (v, 3, AT, 1));
+  g_assert_cmpint (leg_byte (v, leg, AT), ==, 3);
+  g_assert_cmpuint (leg_lacks (v, leg), ==, CHUNK * SECTOR);
+  leg_set (v, leg, 2, AT, 1);
+  assert_right (v, 3);
+}
+
+/* What else it lacks is copied to it at once. */
+static void
+test_lost_others (struct volume *v, unsigned int leg)
+{
+  lose_change (v, leg, 2 * LATE_NSEC, true);
+  g_assert_true (volume_write (v, 1, ELSEWHERE, 1));
+  volume_await_state (v, leg, DM_MIRROR_RECOVERING);
+  AWAIT (leg_lacks (v, leg) == CHUNK * SECTOR);
+  g_assert_true (clock_now () < v->legs[leg]->late_until);
+  leg_set (v, leg, 9, AT, 1);
+  assert_right (v, 2);
+}
+
+/* The last leg in sync: there is no other that could be read. */
+static void
+test_lost_last (struct volume *v, unsigned int write)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_plain);
+  lose_change (v, 0, 2 * LATE_NSEC, false);
+  check_waits (v, write, BIT (0));
+}
+
+/* A crash, after a while, in which it may still land: what is in doubt is dirty. */
+static void
+test_lost_crash (struct volume *v, unsigned int leg)
+{
+  lose_change (v, leg, 10 * LATE_NSEC, true);
+  volume_await_state (v, leg, DM_MIRROR_RECOVERING);
+  g_usleep (6 * G_USEC_PER_SEC);        /* else it would be clean by now */
+  volume_crash (v, 1);
+  volume_load (v);
+  g_assert_true (log_is_dirty (v, 3));
+  g_assert_true (log_lacks (v, leg, 3));
+}
+
+static const struct volume_test tests[] = {
+  { "s5-restart/one", test_restart, BIT (0), &volume_plain },
+  { "s5-restart/two", test_restart, BIT (1) | BIT (2), &volume_plain },
+  { "s5-restart/all-read", test_restart_waits, false, &volume_plain },
+  { "s5-restart/all-write", test_restart_waits, true, &volume_plain },
+  { "s5-restart/quorum-read", test_restart_quorum, false, &volume_plain },
+  { "s5-restart/quorum-write", test_restart_quorum, true, &volume_plain },
+  { "s5-lost/first", test_lost, 0, &volume_plain },
+  { "s5-lost/second", test_lost, 1, &volume_plain },
+  { "s5-lost/others", test_lost_others, 1, &volume_plain },
+  { "s5-lost/last-read", test_lost_last, false, &volume_plain },
+  { "s5-lost/last-write", test_lost_last, true, &volume_plain },
+  { "s5-lost/crash", test_lost_crash, 1, &volume_plain },
+};
+
+int
+main (int argc, char *argv[])
+{
+  test_init (&argc, &argv);
+  VOLUME_ADD_TESTS ("/mirror-late/", tests);
+  return g_test_run ();
+}
