@@ -889,12 +889,30 @@ dm_log_distrust (struct dm_log *log, unsigned long legs)
   pthread_mutex_unlock (&log->lock);
 }
 
+bool
+dm_log_is_set_back (struct dm_log *log, unsigned int leg,
+                    const struct block_device *bdev)
+{
+  const struct log_copy *copy;
+  unsigned int i;
+
+  for (i = 0; i < log->num_copies; i++) {
+    copy = &log->copies[i];
+    if (copy->set_back &&
+        (g_strcmp0 (copy->leg, log->legs[leg].id) == 0 ||
+         (bdev->file != NULL && copy->region.bdev->file == bdev->file)))
+      return true;
+  }
+  return false;
+}
+
 int
 dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
 {
   unsigned long copies;
   int r;
 
+  log_catch_up (log);
   log_write_where (log, &log->writer, log->current);
   pthread_mutex_lock (&log->lock);
   set_absent (log, absent, lost);

@@ -105,6 +105,12 @@ extern struct dm_log *dm_log_load (unsigned int num_copies,
 extern void dm_log_add_copy (struct dm_log *log,
                              const struct dm_log_copy *copy);
 
+/* Before dm_log_start: true if the copy beside the leg, or on the same device, was in
+ * use and is older than that can be: then the leg is, too.
+ */
+extern bool dm_log_is_set_back (struct dm_log *log, unsigned int leg,
+                                const struct block_device *bdev);
+
 /* Before dm_log_start: others may have written these legs, which are absent.
  * They lack every chunk, unless they have a stamp that will tell.
  */

@@ -568,6 +568,20 @@ log_commit (struct dm_log *log, bool clears)
   return log->dead ? -EIO : 0;
 }
 
+/* They have all blocks of the commit, which come before the superblock; but these may
+ * be in a cache only.  One that fails is found by the next commit.
+ */
+void
+log_catch_up (struct dm_log *log)
+{
+  unsigned long copies = log->behind;
+
+  copies &= ~copies_io (log, &log->writer, copies, DM_IO_FLUSH, 0, 0, 0);
+  if (copies != 0)
+    put_super (log, copies);
+  log->behind = 0;
+}
+
 /*----------------------------------------------------------------------
  * Copies that come in
  */

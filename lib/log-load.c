@@ -343,7 +343,10 @@ check_same_log (struct finds *f, const struct log_find *find)
   return true;
 }
 
-enum relation { CURRENT, OUTDATED, ESTRANGED, TOO_OLD };
+enum relation { CURRENT, OUTDATED, SET_BACK, ESTRANGED, TOO_OLD };
+
+/* Copies in use get each superblock all at once, and the next one when all have it. */
+#define MOST_BEHIND 1
 
 static enum relation
 relate (const struct log_super *super, const struct log_super *ruling)
@@ -352,7 +355,8 @@ relate (const struct log_super *super, const struct log_super *ruling)
   unsigned int i;
 
   if (age == 0)
-    return super->epoch == ruling->epoch ? CURRENT : ESTRANGED;
+    return super->epoch != ruling->epoch ? ESTRANGED :
+      ruling->sequence - super->sequence > MOST_BEHIND ? SET_BACK : CURRENT;
   for (i = 0; i < ruling->num_history; i++)
     if (ruling->history[i] == super->epoch)
       return OUTDATED;
@@ -369,6 +373,11 @@ check_relation (struct finds *f, struct log_find *find)
     find->current = true;
     return true;
   case OUTDATED:
+    return true;
+  case SET_BACK:
+    find->set_back = true;
+    g_warning ("log copy %s: was set back to an older state while nobody used "
+               "it: it is not believed", name_of (f, find));
     return true;
   case ESTRANGED:
     refuse (f->error, "log copies %s and %s contradict each other: the mirror "
@@ -691,6 +700,7 @@ add_copies (struct finds *f, struct dm_log *log)
       c = log_new_copy (log, &f->copies[i]);
       if (keep)
         c->number = f->find[i].number;
+      c->set_back = f->find[i].set_back;
       if (c->too_small)
         warn_too_small (f, log, &f->find[i]);
       else if (f->find[i].current) {
@@ -704,6 +714,8 @@ add_copies (struct finds *f, struct dm_log *log)
          */
         log->durable_sequence = MIN (log->durable_sequence,
                                      f->find[i].super.sequence);
+        if (f->find[i].super.sequence < log->super.sequence)
+          log->behind |= 1UL << (log->num_copies - 1);
         found |= UINT64_C (1) << c->number;
       }
     }

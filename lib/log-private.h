@@ -40,6 +40,7 @@ struct log_copy {
   unsigned int newest;          /* which of its superblocks is */
   bool too_small;
   bool superseded;              /* others know that this one is outdated */
+  bool set_back;                /* see dm_log_is_set_back */
   bool foreign;                 /* a warning says so: there is another log now */
   bool displaced;               /* a warning says so, and that it is the last */
 };
@@ -66,6 +67,7 @@ struct dm_log {
   struct log_leg legs[LOG_MAX_LEGS];
   struct log_map dirty, lacking[LOG_MAX_LEGS];
   unsigned long absent;         /* legs */
+  unsigned long behind;         /* copies without the last superblock, at a start */
   unsigned long away;           /* legs: see dm_log_set_away */
   unsigned long unwanted;       /* copies: see log_expel */
 
@@ -176,6 +178,11 @@ extern int log_commit (struct dm_log *log, bool clears);
  */
 extern unsigned long log_bring_in (struct dm_log *log, unsigned long copies,
                                    enum log_label_state label);
+
+/* Before the log is shared: copies that are behind get the superblock that rules.  So
+ * copies in use never differ by more than one.
+ */
+extern void log_catch_up (struct dm_log *log);
 
 /* Locked, but for the I/O.  Use these copies no more, while others are in use. */
 extern void log_expel (struct dm_log *log, unsigned long copies);

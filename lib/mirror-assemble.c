@@ -33,6 +33,7 @@ struct findings {
   unsigned long there;          /* open */
   unsigned long in_sync;        /* says the log */
   unsigned long lost;           /* changed while they were not served */
+  unsigned long set_back;       /* of these, by their copies of the log */
   unsigned long unchanged;      /* surely not */
   unsigned long stamped;        /* that would show */
   unsigned long distrusted;     /* perhaps served without the copies there are */
@@ -254,7 +255,9 @@ check_legs (struct dm_mirror *m, struct findings *f, char **error)
       f->stamped |= 1UL << i;
     if (!mirror_check_leg (m, i, &m->legs[i].region, &change, error))
       return false;
-    if (change == MIRROR_CHANGED)
+    if (dm_log_is_set_back (m->log, i, m->legs[i].region.bdev))
+      f->set_back |= 1UL << i;
+    if (change == MIRROR_CHANGED || f->set_back & 1UL << i)
       f->lost |= 1UL << i;
     else if (change == MIRROR_UNCHANGED)
       f->unchanged |= 1UL << i;
@@ -387,6 +390,8 @@ why_out_of_sync (const struct findings *f, unsigned int leg)
   if (f->distrusted & 1UL << leg)
     return "it may have been written without the copies of the log that are "
       "there";
+  if (f->set_back & 1UL << leg)
+    return "it was set back to an older state, as its copy of the log was";
   if (f->lost & 1UL << leg)
     return "it changed while it was not served";
   if (f->in_sync & 1UL << leg)

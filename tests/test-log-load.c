@@ -877,6 +877,33 @@ test_s2_power_cuts_and_one_copy_left (void)
   g_assert_cmpuint (n, >, 30);
 }
 
+/* The power goes in one start after another: no copy ever looks as if it had been set
+ * back, which test-other-disk.sh does.
+ */
+static void
+test_s2_set_back (void)
+{
+  struct rng rng = rng_random ();
+  unsigned int n, i;
+  struct logs f;
+
+  for (n = 0; n < 300; n++) {
+    make_logs (&f, 2);
+    write_chunk (f.log, 1);
+    for (i = 0; i < 8; i++) {
+      mock_power_off_after (rng_below (&rng, 12));
+      dm_log_start (f.log, out_of_sync (f.log), 0);
+      mock_power_on ();
+      lose_power (&f, &rng);
+      load_from (&f, 3);
+      g_assert_false (f.log->copies[0].set_back);
+      g_assert_false (f.log->copies[1].set_back);
+    }
+    close_logs (&f);
+    log_lines_clear ();
+  }
+}
+
 /* The N-th write reaches only so many sectors, then the power is gone.
  * Returns false if there is no such write.
  */
@@ -1164,6 +1191,7 @@ main (int argc, char *argv[])
                    test_s3_power_cuts_three_copies);
   g_test_add_func ("/log-load/s2-power-cuts-unreadable-copies",
                    test_s2_power_cuts_unreadable_copies);
+  g_test_add_func ("/log-load/s2-set-back", test_s2_set_back);
   g_test_add_func ("/log-load/s2-power-cuts-and-one-copy-left",
                    test_s2_power_cuts_and_one_copy_left);
   g_test_add_func ("/log-load/s3-torn-writes", test_s3_torn_writes);
