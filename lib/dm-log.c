@@ -493,11 +493,36 @@ dm_log_next_unreconciled (struct dm_log *log, uint64_t first, uint64_t end)
 }
 
 void
-dm_log_reconciled (struct dm_log *log, uint64_t first, uint64_t end)
+dm_log_unreconcile (struct dm_log *log, sector_t sector, sector_t count)
+{
+  uint64_t first, end;
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  for (; first < end; first++) {
+    log->unreconciled[first / 64] |= UINT64_C (1) << first % 64;
+    log->differs[first]++;
+  }
+  pthread_mutex_unlock (&log->lock);
+}
+
+unsigned int
+dm_log_differs (struct dm_log *log, uint64_t chunk)
+{
+  unsigned int n;
+
+  pthread_mutex_lock (&log->lock);
+  n = log->differs[chunk];
+  pthread_mutex_unlock (&log->lock);
+  return n;
+}
+
+void
+dm_log_reconciled (struct dm_log *log, uint64_t chunk, unsigned int since)
 {
   pthread_mutex_lock (&log->lock);
-  for (; first < end; first = (first | 63) + 1)
-    log->unreconciled[first / 64] &= ~log_bits (first, end);
+  if (log->differs[chunk] == since)
+    log->unreconciled[chunk / 64] &= ~(UINT64_C (1) << chunk % 64);
   pthread_mutex_unlock (&log->lock);
 }
 

@@ -207,18 +207,24 @@ extern int dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps);
 extern int dm_log_keep_lease (struct dm_log *log);
 
 /*----------------------------------------------------------------------
- * After a crash (R2)
+ * After a crash, or a write that has failed everywhere (R2, W4)
  */
 
-/* The next chunk in [first, end) that was dirty when the log was loaded and
- * has not been made equal since; or end.  These stay dirty.  There are none
- * if only one leg was in sync then.
+/* The next chunk in [first, end) that may differ between legs in sync, and has not
+ * been made equal since; or end.  These stay dirty.  When the log is loaded it is what
+ * is dirty, if several legs are in sync.
  */
 extern uint64_t dm_log_next_unreconciled (struct dm_log *log, uint64_t first,
                                           uint64_t end);
-/* These chunks are alike now on all legs in sync, durably. */
-extern void dm_log_reconciled (struct dm_log *log, uint64_t first,
-                               uint64_t end);
+/* The chunks of these sectors, which are dirty, may differ now. */
+extern void dm_log_unreconcile (struct dm_log *log, sector_t sector,
+                                sector_t count);
+/* The chunk is alike now on all legs in sync, durably, unless it may have become
+ * different since dm_log_differs returned SINCE.
+ */
+extern void dm_log_reconciled (struct dm_log *log, uint64_t chunk,
+                               unsigned int since);
+extern unsigned int dm_log_differs (struct dm_log *log, uint64_t chunk);
 
 /*----------------------------------------------------------------------
  * Chunks in doubt (S5): what was sent to a leg before may still be written there

@@ -6,9 +6,9 @@
 /* Requests: the write path, the choice of a leg to read.
  *
  * A leg is in sync until it misses a write or a flush.  The set of legs
- * in sync never becomes empty: if a write fails on all of them one that can
- * be reached stays, and if none can be, all do until one is back (W4).  Without a log the set only ever shrinks, and a
- * request that fails on any leg has failed.  With one, see also
+ * in sync never becomes empty: with a log, a write that fails on all of them drops
+ * none (W4); else one stays that can be reached.  Without a log the set only ever
+ * shrinks, and a request that fails on any leg has failed.  With one, see also
  * mirror-state.c and mirror-copy.c:
  *
  * Why no acknowledged write is lost (W1, W3): dm_log_begin makes it durable

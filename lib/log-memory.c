@@ -92,7 +92,8 @@ log_alloc (const struct log_geometry *g, const unsigned char *uuid)
   ok = ok && alloc_words (&log->set_blocks, log->block_words);
   ok = ok && alloc_words (&log->clear_blocks, log->block_words);
   log->in_flight = g_try_new0 (uint16_t, g->chunks);
-  if (ok && log->in_flight != NULL)
+  log->differs = g_try_new0 (uint16_t, g->chunks);
+  if (ok && log->in_flight != NULL && log->differs != NULL)
     return log;
   dm_log_free (log);
   return NULL;
@@ -127,6 +128,7 @@ dm_log_free (struct dm_log *log)
   g_free (log->set_blocks);
   g_free (log->clear_blocks);
   g_free (log->in_flight);
+  g_free (log->differs);
   pthread_mutex_destroy (&log->lock);
   pthread_cond_destroy (&log->progress);
   g_free (log);

@@ -76,6 +76,7 @@ struct dm_log {
   uint64_t *touched;            /* begun since the last clean_begin */
   uint64_t *chosen;             /* by clean_begin */
   uint64_t *unreconciled;
+  uint16_t *differs;            /* how often it has become so */
 
   /* Blocks of a copy in which wanted has bits that disk lacks, or the
    * other way round; at most these.

@@ -352,6 +352,7 @@ mirror_flush_legs (struct dm_mirror *m, unsigned long legs)
 static int
 reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
 {
+  unsigned int differs = dm_log_differs (m->log, item->first);
   g_autofree unsigned char *buffer =
     g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
   unsigned long legs;
@@ -371,7 +372,7 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
   if (r == 0)
     r = mirror_settle (m);
   if (r == 0)
-    dm_log_reconciled (m->log, item->first, item->end);
+    dm_log_reconciled (m->log, item->first, differs);
   return r;
 }
 

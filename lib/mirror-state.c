@@ -117,7 +117,7 @@ consequence (struct dm_mirror *m, unsigned int leg, unsigned long dropped)
     return "it is out of sync from now on";
   if (mirror_in_sync (m) & 1UL << leg)
     return COUNT (mirror_in_sync (m)) > 1 ?
-      "it stays in sync, as no other can be reached either" :
+      "it stays in sync, as no other has done it either" :
       "it is the last one in sync, and stays so";
   return "it is out of sync already";
 }
@@ -203,10 +203,33 @@ all_are_lost (const struct dm_mirror *m, const struct mirror_failure *f)
   return true;
 }
 
-/* Called with state_lock: which of the legs that have failed leave the sets?  If all
- * in sync are lost none of them does (W4): which one goes on depends on which is
- * back first.  Else, if all have failed, one stays.  Those that recover go then, as
- * they may have what it has not, or has lost.
+static bool
+is_change (enum dm_io_op op)
+{
+  return op != DM_IO_READ && op != DM_IO_FLUSH;
+}
+
+/* Called with state_lock: no leg in sync has done it.  Each may have done a part, so
+ * the chunks are made equal before they are read.
+ */
+static void
+note_difference (struct dm_mirror *m, const struct mirror_failure *f)
+{
+  bool lost = false;
+
+  FOR_EACH_LEG (i, mirror_in_sync (m))
+    lost = lost || has_lost_writes (m, i, f);
+  if (lost)
+    note_loss (m);
+  dm_log_unreconcile (m->log, f->sector, f->count);
+  __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
+}
+
+/* Called with state_lock: which of the legs that have failed leave the sets?  None of
+ * those in sync if all are lost: which one goes on depends on which is back first; nor
+ * if all have refused a change: none is better than another (W4).  If all have failed
+ * a flush one stays.  Those that recover go then, as they may have what these have
+ * not, or have lost.
  */
 static unsigned long
 choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
@@ -218,6 +241,10 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
     return mirror_recovering (m);
   if ((in_sync & ~f->legs) != 0)
     return f->legs & mirror_used (m);
+  if (is_change (f->op) && COUNT (in_sync) > 1) {
+    note_difference (m, f);
+    return mirror_recovering (m);
+  }
   last = 1UL << FIRST (preferably_not (in_sync, mirror_offline (m)));
   l = &m->legs[FIRST (last)];
   /* It cannot be flushed before it is used again: that is one loss, and not new
@@ -255,7 +282,7 @@ late_until (const struct dm_mirror *m, unsigned int leg)
 static void
 doubt (struct dm_mirror *m, const struct mirror_failure *f)
 {
-  if (f->op == DM_IO_READ || f->op == DM_IO_FLUSH)
+  if (!is_change (f->op))
     return;
   FOR_EACH_LEG (i, f->legs)
     if (clock_now () < late_until (m, i)) {
@@ -335,6 +362,8 @@ mirror_failed (struct dm_mirror *m, const struct mirror_failure *f)
   pthread_cond_broadcast (&m->state_changed);
   pthread_mutex_unlock (&m->state_lock);
 
+  if (is_change (f->op))
+    mirror_wake (m);            /* it may have to be reconciled */
   log_failures (m, f, dropped);
   FOR_EACH_LEG (i, dropped)
     mirror_report (m, i, "has failed");

@@ -161,10 +161,13 @@ find_item (struct dm_mirror *m, struct mirror_item *item)
     item->lacking = lacking;
     return true;
   }
+  if (unreconciled == end)
+    return false;
   item->first = unreconciled;
   item->end = unreconciled + 1;
   item->reconcile = true;
-  return unreconciled < end;
+  item->differs = dm_log_differs (m->log, unreconciled);
+  return true;
 }
 
 static bool
@@ -236,7 +239,7 @@ record_item (struct copier *c, const struct mirror_item *item, bool flushed)
   struct dm_mirror *m = c->mirror;
 
   if (item->reconcile && flushed)
-    dm_log_reconciled (m->log, item->first, item->end);
+    dm_log_reconciled (m->log, item->first, item->differs);
   FOR_EACH_LEG (i, item->lacking & mirror_recovering (m))
     if (m->legs[i].recoveries == c->batch.recoveries[i])
       dm_log_copied (m->log, i, item->first, item->end);
@@ -289,8 +292,8 @@ add_to_batch (struct copier *c, const struct mirror_item *item)
   struct batch *b = &c->batch;
   struct mirror_item *last = b->n > 0 ? &b->items[b->n - 1] : NULL;
 
-  if (last != NULL && last->end == item->first &&
-      last->reconcile == item->reconcile && last->lacking == item->lacking)
+  if (last != NULL && last->end == item->first && !last->reconcile &&
+      !item->reconcile && last->lacking == item->lacking)
     last->end = item->end;
   else
     b->items[b->n++] = *item;
@@ -361,9 +364,11 @@ end_pass (struct dm_mirror *m)
 {
   FOR_EACH_LEG (i, mirror_recovering (m))
     mirror_end_recovery (m, i);
+  pthread_mutex_lock (&m->state_lock);
   if (dm_log_next_unreconciled (m->log, 0, mirror_chunks (m)) ==
       mirror_chunks (m))
     __atomic_store_n (&m->unreconciled, false, __ATOMIC_RELEASE);
+  pthread_mutex_unlock (&m->state_lock);
 }
 
 static void

@@ -193,9 +193,9 @@ struct mirror_failure {
   const struct dm_io_result *results;
 };
 
-/* With a log: legs that failed are out of sync from now on; but the last
- * in sync is not (W4): then those that did it are.  Logs all that.  Returns 0
- * when it is durable, or a negative errno.
+/* With a log: legs that failed are out of sync from now on; but not all in sync (W4):
+ * see choose_dropped.  Logs all that.  Returns 0 when it is durable, or a negative
+ * errno.
  */
 extern int mirror_failed (struct dm_mirror *m,
                           const struct mirror_failure *failure);
@@ -276,7 +276,8 @@ extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
 /* Chunks that are alike in what has to be copied to where. */
 struct mirror_item {
   uint64_t first, end;
-  bool reconcile;               /* to all legs in sync but the source */
+  bool reconcile;               /* one chunk, to all legs in sync but the source */
+  unsigned int differs;         /* then: dm_log_differs before it was copied */
   unsigned long lacking;        /* else to these */
 };
 

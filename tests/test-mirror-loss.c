@@ -45,26 +45,70 @@ test_quorum (struct volume *v, unsigned int quorum)
   g_assert_cmpuint (log_lines_count ("*fewer than quorum=*refused*"), ==, 1);
 }
 
-/* W4: all fail, and one stays, so that what it has can be read; the errors go
- * to the client.
+/* Pieces are locked while they are copied, so this is of several. */
+#define PIECE 2048              /* sectors */
+#define LARGE (4 * PIECE)
+
+/* W4: all refuse a write, and each has done another part of it.  None is dropped; the
+ * errors go to the client, and the legs are made alike before it reads there.
  */
 static void
-test_w4_all_fail (struct volume *v, unsigned int unused)
+refuse_write (struct volume *v)
 {
   unsigned int i;
 
   volume_start_quiet (v);
-  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 1, 0, 2));
   for (i = 0; i < LEGS; i++)
     volume_kill (v, i, MOCK_WRITE, i == 0 ? ENOSPC : EIO);
-  g_assert_false (volume_write (v, 2, 0, 1));
+  g_assert_false (volume_write (v, 2, 0, 2));
   for (i = 0; i < LEGS; i++)
     g_assert_cmpint (v->results[i].error, ==, i == 0 ? ENOSPC : EIO);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  g_assert_cmpuint (log_lines_count ("*leg0*stays in sync, as no other has "
+                                     "done it*"), ==, 1);
+  leg_set (v, 1, 2, 0, 1);
+  leg_set (v, 2, 2, 1, 1);
+}
+
+static void
+test_w4_all_fail (struct volume *v, unsigned int unused)
+{
+  int first, second;
+
+  refuse_write (v);
+  volume_heal (v);
+  first = volume_read (v, 0);
+  second = volume_read (v, 1);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  volume_assert_alike (v, ALL_LEGS);
+  g_assert_cmpint (volume_read (v, 0), ==, first);
+  g_assert_cmpint (volume_read (v, 1), ==, second);
+  g_assert_true (volume_write (v, 3, 0, 1));
+  g_assert_cmpint (volume_read (v, 0), ==, 3);
+}
+
+/* A crash in between makes no difference. */
+static void
+test_w4_all_fail_crash (struct volume *v, unsigned int unused)
+{
+  refuse_write (v);
+  volume_heal (v);
+  volume_crash (v, 1);
+  volume_start_quiet (v);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  volume_read (v, 0);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/* They go on refusing.  Then they cannot be made alike, and one stays. */
+static void
+test_w4_all_dead (struct volume *v, unsigned int unused)
+{
+  refuse_write (v);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
   g_assert_cmpuint (volume_in_sync (v), ==, 1);
   g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_IN_SYNC);
-  g_assert_cmpint (volume_read (v, 0), ==, 1);
-  g_assert_cmpuint (log_lines_count ("*leg0*it is the last one in sync, and "
-                                     "stays so"), ==, 1);
 
   /* Again and again, until it takes writes again. */
   g_assert_false (volume_write (v, 2, 0, 1));
@@ -74,9 +118,9 @@ test_w4_all_fail (struct volume *v, unsigned int unused)
   g_assert_cmpint (volume_read (v, 0), ==, 3);
 }
 
-/* ... and it is one that can be reached. */
+/* Legs that cannot be reached have done as little as the others. */
 static void
-test_w4_reachable (struct volume *v, unsigned int unused)
+test_w4_offline (struct volume *v, unsigned int unused)
 {
   unsigned int i;
 
@@ -86,13 +130,43 @@ test_w4_reachable (struct volume *v, unsigned int unused)
   __atomic_store_n (&v->legs[0]->offline, true, __ATOMIC_RELAXED);
   __atomic_store_n (&v->legs[2]->offline, true, __ATOMIC_RELAXED);
   g_assert_false (volume_write (v, 2, 0, 1));
-  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_IN_SYNC);
-  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
 }
 
-/* Pieces are locked while they are copied, so this is of several. */
-#define PIECE 2048              /* sectors */
-#define LARGE (4 * PIECE)
+/* It happens again in a part of the chunk that has just been made alike, before the
+ * rest has.
+ */
+static void
+test_w4_again (struct volume *v, unsigned int unused)
+{
+  struct mock_fault hold = {
+    .ops = MOCK_READ, .gate = &v->gate, .length = SECTOR,
+  };
+  unsigned int i;
+
+  volume_again (v, LEGS, LARGE, LARGE, ALL_LEGS, &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, LARGE));
+  for (i = 0; i < LEGS; i++)
+    volume_fail (v, i, MOCK_WRITE, EIO, 0, 1);
+  g_assert_false (volume_write (v, 2, 0, 1));
+  volume_heal (v);
+  for (i = 0; i < LEGS; i++) {
+    hold.offset = (LEG_START (i) + LARGE - 1) * SECTOR;
+    mock_fault (v->legs[i], &hold);
+  }
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
+  mock_gate_await (&v->gate, 1);
+  for (i = 0; i < LEGS; i++)
+    volume_fail (v, i, MOCK_WRITE, EIO, 0, 1);
+  g_assert_false (volume_write (v, 2, 0, 1));
+  leg_set (v, 1, 2, 0, 1);
+  for (i = 0; i < LEGS; i++)
+    mock_clear_faults (v->legs[i]);
+  mock_gate_open (&v->gate);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+}
 
 /* One leg is in sync and refuses what two that are being recovered have taken:
  * so these are other than it there, and have to be copied to again.
@@ -554,7 +628,10 @@ static const struct volume_test tests[] = {
   { "quorum/2", test_quorum, 2, &volume_plain },
   { "quorum/3", test_quorum, 3, &volume_plain },
   { "w4-all-fail", test_w4_all_fail, 0, &volume_plain },
-  { "w4-one-that-can-be-reached", test_w4_reachable, 0, &volume_plain },
+  { "w4-all-fail/crash", test_w4_all_fail_crash, 0, &volume_plain },
+  { "w4-all-fail/dead", test_w4_all_dead, 0, &volume_plain },
+  { "w4-all-fail/offline", test_w4_offline, 0, &volume_plain },
+  { "w4-all-fail/again", test_w4_again, 0, &volume_plain },
   { "w4-recovering-legs", test_w4_recovering, 0, &volume_plain },
   { "w4-recovered-chunk", test_w4_recovered_chunk, 0, &volume_plain },
   { "w6-flush-fails/0", test_w6_one_leg, 0, &volume_plain },

@@ -44,7 +44,7 @@ for byte in 0x62 0x63 0x64; do
   client "read 65536 4096 $byte" "read 0 65536 0x61" "read 131072 65536 0x61"
   kill_server
   start
-  [ "$(status .in_sync)" -eq 2 ]
+  wait_in_sync
   same a.img e.img
 done
 stop_server
