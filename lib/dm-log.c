@@ -544,13 +544,14 @@ dm_log_doubt (struct dm_log *log, unsigned int leg, sector_t sector,
 }
 
 void
-dm_log_doubt_dirty (struct dm_log *log, unsigned int leg)
+dm_log_doubt_all (struct dm_log *log, unsigned int leg)
 {
+  struct log_map *map = &log->lacking[leg];
   unsigned int i;
 
   pthread_mutex_lock (&log->lock);
   for (i = 0; i < log->g.map_words; i++)
-    log->lacking[leg].doubtful[i] |= log->dirty.wanted[i];
+    map->doubtful[i] |= log->dirty.wanted[i] | map->wanted[i];
   pthread_mutex_unlock (&log->lock);
 }
 

@@ -235,8 +235,8 @@ extern unsigned int dm_log_differs (struct dm_log *log, uint64_t chunk);
  */
 extern void dm_log_doubt (struct dm_log *log, unsigned int leg,
                           sector_t sector, sector_t count);
-/* The same of all that is dirty. */
-extern void dm_log_doubt_dirty (struct dm_log *log, unsigned int leg);
+/* The same of all that is dirty, and that the leg lacks: it may just have been copied. */
+extern void dm_log_doubt_all (struct dm_log *log, unsigned int leg);
 extern void dm_log_end_doubt (struct dm_log *log, unsigned int leg);
 /* True if any of the chunks of these sectors is in doubt on all of LEGS, which are
  * not none.

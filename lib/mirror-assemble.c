@@ -363,19 +363,22 @@ legs_are_alike (struct dm_mirror *m, const struct findings *f, char **error)
 
 /* After a crash writes of the last server may still be under way in servers of legs.
  * If enough other legs are in sync these lack what is dirty until that is over;
- * else all legs in sync are in doubt, and the dirty chunks have to wait.
+ * else all legs in sync are in doubt, and the dirty chunks have to wait.  What was just
+ * being copied to a leg that lacks something is not dirty, and nobody knows if it was.
  */
 static void
 choose_doubtful (struct dm_mirror *m, struct findings *f)
 {
   unsigned long others;
 
-  if (!dm_log_is_dirty (m->log))
-    return;
   FOR_EACH_LEG (i, f->there) {
     f->late = MAX (f->late, m->legs[i].region.bdev->late);
     if (m->legs[i].region.bdev->late > 0)
       f->in_doubt |= 1UL << i;
+  }
+  if (!dm_log_is_dirty (m->log)) {
+    f->in_doubt &= ~m->in_sync;
+    return;
   }
   others = m->in_sync & ~f->in_doubt;
   if (COUNT (others) >= m->quorum)

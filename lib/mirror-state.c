@@ -295,7 +295,7 @@ void
 mirror_begin_doubt (struct dm_mirror *m, unsigned long legs, uint64_t until)
 {
   FOR_EACH_LEG (i, legs) {
-    dm_log_doubt_dirty (m->log, i);
+    dm_log_doubt_all (m->log, i);
     m->legs[i].doubt_until = until;
   }
   m->in_doubt |= legs;

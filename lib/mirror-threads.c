@@ -132,15 +132,21 @@ may_be_unreconciled (const struct dm_mirror *m)
   return __atomic_load_n (&m->unreconciled, __ATOMIC_ACQUIRE);
 }
 
-/* Not while legs in sync are in doubt: all that is dirty is, then. */
 static uint64_t
 next_unreconciled (struct dm_mirror *m, uint64_t from)
 {
   uint64_t end = mirror_chunks (m);
-  unsigned long in_doubt = __atomic_load_n (&m->in_doubt, __ATOMIC_ACQUIRE);
 
-  return may_be_unreconciled (m) && (in_doubt & mirror_in_sync (m)) == 0 ?
+  return may_be_unreconciled (m) ?
     dm_log_next_unreconciled (m->log, from, end) : end;
+}
+
+/* What is copied from a leg may become something else there. */
+static bool
+sources_in_doubt (const struct dm_mirror *m)
+{
+  return (__atomic_load_n (&m->in_doubt, __ATOMIC_ACQUIRE) &
+          mirror_in_sync (m)) != 0;
 }
 
 /* The next item from the cursor on. */
@@ -154,6 +160,8 @@ find_item (struct dm_mirror *m, struct mirror_item *item)
   unsigned long lacking;
 
   memset (item, 0, sizeof *item);
+  if (sources_in_doubt (m))
+    return false;
   if (dm_log_next_lacking (m->log, mirror_recovering (m), &first, end,
                            &after, &lacking) && first < unreconciled) {
     item->first = first;

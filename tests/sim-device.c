@@ -147,6 +147,7 @@ sim_devices_update (void)
     if (dev->failing != 0 && dev->fail_until <= sim_now)
       dev->failing = 0;
   }
+  sim_late_land ();
 }
 
 /*----------------------------------------------------------------------
@@ -387,7 +388,7 @@ sim_disconnect (struct sim_device *dev, uint64_t until)
   dev->bdev.offline = true;
   dev->back_at = until;
   sim_io_abort (dev, ENOTCONN);
-  if (busy || dev->num_dirty > 0) {
+  if (busy || dev->num_dirty > 0 || sim_late_pending (dev)) {
     dev->bdev.failed = true;
     sim_lose_cache (dev);
     sim_cache_lost (dev);

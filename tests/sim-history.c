@@ -81,6 +81,8 @@ make_leg (unsigned int i)
 
   legs[i] = sim_device_new (SIM_LEG, i, plan.sectors + start, start);
   legs[i]->remote = sim_chance (&sim_plan, 40);
+  if (legs[i]->remote && sim_chance (&sim_plan, 70))
+    legs[i]->bdev.late = 5 * NSEC_PER_SEC;
   legs[i]->write_back = write_back[sim_below (&sim_plan, 3)];
   if (sim_chance (&sim_plan, 15))
     legs[i]->bdev.can_punch = CANNOT_PUNCH;
@@ -364,6 +366,19 @@ believed_legs (void)
   return believed;
 }
 
+/* Legs that lack something for a while after a crash, if others are in sync. */
+static unsigned long
+late_legs (void)
+{
+  unsigned long late = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 && legs[i]->bdev.late > 0)
+      late |= 1UL << legs[i]->leg;
+  return late;
+}
+
 static bool
 start_mirror (void)
 {
@@ -391,6 +406,8 @@ start_mirror (void)
   phase.in_sync = record.in_sync & legs_present ();
   if (mirror != NULL && record.missing && phase.degraded)
     phase.in_sync &= believed_legs ();
+  else if (mirror != NULL)
+    phase.in_sync &= believed_legs () | ~late_legs ();
   g_free (error);
   phase.over = phase.over && mirror != NULL;
   return mirror != NULL && !phase.over && dm_mirror_start (mirror) == 0;
@@ -521,7 +538,9 @@ cut (void)
 
   sim_trace ("**** %s at step %u", power ? "power cut" : "killed",
              (unsigned) sim_steps);
-  sim_io_cut ();
+  sim_io_cut (power);
+  if (power)
+    sim_late_forget ();
   for (i = 0; i < sim_num_devices; i++)
     if (power || sim_chance (&sim_plan, 10))
       sim_lose_cache (sim_devices[i]);
@@ -540,6 +559,8 @@ stopped (void)
   sim_trace ("---- ended after %u steps", (unsigned) sim_steps);
   for (i = 0; power && i < sim_num_devices; i++)
     sim_lose_cache (sim_devices[i]);
+  if (power)
+    sim_late_forget ();
   if (phase.created)
     sim_check_cut ();
   if (!phase.ended || !sim_must_succeed ())
@@ -550,6 +571,7 @@ static void
 run_phase (bool last, uint64_t cut_at)
 {
   begin_phase (last);
+  sim_late_begin ();
   mirror = NULL;
   if (sim_run (serve, cut_at))
     stopped ();
@@ -624,6 +646,7 @@ sim_history (const struct sim_options *options)
   sim_memory_reset ();
   sim_record_init ();
   sim_tick = 0;
+  sim_late_forget ();
   plan_volume ();
   plan_course ();
   make_devices ();

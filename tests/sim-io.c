@@ -49,6 +49,19 @@ struct op {
 static struct op ops[MAX_OPS];
 static unsigned int num_ops;
 
+/* Sectors that are written late. */
+#define MAX_LATE 4096
+
+struct late {
+  struct sim_device *dev;
+  uint32_t sector;
+  unsigned char data[8];        /* of the sector; see sim_encode */
+  uint64_t at;                  /* SIM_NEVER: at some time after the next start */
+};
+
+static struct late late[MAX_LATE];
+static unsigned int num_late;
+
 unsigned int
 sim_io_pending (void)
 {
@@ -289,6 +302,85 @@ step (struct op *op)
     end (op);
 }
 
+/*----------------------------------------------------------------------
+ * Late writes
+ */
+
+/* All that is left of the operation, or nothing, is done later. */
+static void
+make_late (struct op *op, uint64_t at)
+{
+  uint32_t i;
+
+  if (op->op != DM_IO_WRITE)
+    return;
+  sim_trace ("%s: write of %u+%u may be late", op->dev->name,
+             op->sector - op->dev->start, op->count);
+  for (i = 0; i < op->count && num_late < MAX_LATE; i++) {
+    late[num_late] = (struct late) {
+      .dev = op->dev, .sector = op->sector + i, .at = at,
+    };
+    memcpy (late[num_late].data, data_of (op, i), sizeof late[0].data);
+    num_late++;
+  }
+}
+
+static bool
+can_be_late (const struct op *op)
+{
+  return op->dev->bdev.late > 0 && changes (op->op) && !op->dev->dead;
+}
+
+void
+sim_late_land (void)
+{
+  unsigned char data[SECTOR] = { 0 };
+  unsigned int i = 0;
+  struct late *l;
+
+  while (i < num_late) {
+    l = &late[i];
+    if (l->at > sim_now) {
+      i++;
+      continue;
+    }
+    sim_trace ("%s: late write of %u", l->dev->name, l->sector - l->dev->start);
+    memcpy (data, l->data, sizeof l->data);
+    sim_write_sector (l->dev, l->sector, data, sim_now);
+    sim_complete (l->dev, l->sector, 1, false);
+    late[i] = late[--num_late];
+  }
+}
+
+bool
+sim_late_pending (const struct sim_device *dev)
+{
+  unsigned int i;
+
+  for (i = 0; i < num_late; i++)
+    if (late[i].dev == dev)
+      return true;
+  return false;
+}
+
+void
+sim_late_begin (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < num_late; i++)
+    if (late[i].at == SIM_NEVER)
+      late[i].at = sim_now + sim_next (&sim_media) % late[i].dev->bdev.late;
+}
+
+void
+sim_late_forget (void)
+{
+  num_late = 0;
+}
+
+/*----------------------------------------------------------------------*/
+
 uint64_t
 sim_io_step (void)
 {
@@ -318,10 +410,16 @@ sim_io_abort (struct sim_device *dev, int error)
       i++;
       continue;
     }
-    if (!op->started)
+    if (can_be_late (op)) {
+      dev->bdev.late_until = sim_now + dev->bdev.late;
+      if (sim_chance (&sim_media, 60))
+        make_late (op, sim_now + sim_next (&sim_media) % dev->bdev.late);
+    }
+    else if (!op->started)
       op->started = true;
     else if (changes (op->op) && op->count > 0)
       transfer (op, sim_below (&sim_media, op->count + 1));
+    op->started = true;
     op->error = error;
     end (op);
     i = 0;
@@ -329,7 +427,7 @@ sim_io_abort (struct sim_device *dev, int error)
 }
 
 void
-sim_io_cut (void)
+sim_io_cut (bool power)
 {
   unsigned int i;
   struct op *op;
@@ -340,7 +438,9 @@ sim_io_cut (void)
       start (op);
     if (!changes (op->op))
       continue;
-    if (op->count > 0 && sim_chance (&sim_media, 50))
+    if (!power && can_be_late (op) && sim_chance (&sim_media, 60))
+      make_late (op, SIM_NEVER);
+    else if (op->count > 0 && sim_chance (&sim_media, 50))
       transfer (op, sim_below (&sim_media, op->count + 1));
     sim_complete (op->dev, op->sector, op->count, false);
   }
@@ -531,7 +631,7 @@ bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
 bool
 bdev_shows_changes (const struct block_device *bdev)
 {
-  return true;
+  return !((const struct sim_device *) bdev)->remote;
 }
 
 enum bdev_place

@@ -219,7 +219,7 @@ extern void sim_device_mend (struct sim_device *dev);
 /* As if just opened, with nothing wrong. */
 extern void sim_device_heal (struct sim_device *dev);
 extern void sim_device_blank (struct sim_device *dev);
-/* What is offline and can be reached again is. */
+/* What is offline and can be reached again is, and what is late is done. */
 extern void sim_devices_update (void);
 
 /* One sector, to or from a buffer. */
@@ -259,10 +259,23 @@ extern void sim_encode (void *data, sim_value value, uint32_t sector);
 extern unsigned int sim_io_pending (void);
 /* Make one step; or return the time when one could be made. */
 extern uint64_t sim_io_step (void);
-/* At a power cut: all that is in flight gets some way on, and ends. */
-extern void sim_io_cut (void);
+/* At a power cut, or only the end of the process: all that is in flight gets some way
+ * on, and ends.
+ */
+extern void sim_io_cut (bool power);
 /* The operations in flight on a device end with an error. */
 extern void sim_io_abort (struct sim_device *dev, int error);
+
+/* A remote leg may do a change later whose connection has ended, or whose sender was
+ * killed: within bdev.late of the end, or of the next start.  Is there any to come?
+ */
+extern bool sim_late_pending (const struct sim_device *dev);
+/* Their time begins now; those whose time it is are done; or they are gone, with their
+ * servers.
+ */
+extern void sim_late_begin (void);
+extern void sim_late_land (void);
+extern void sim_late_forget (void);
 
 /*----------------------------------------------------------------------
  * Oracle

@@ -126,6 +126,43 @@ test_restart_quorum (struct volume *v, unsigned int write)
   check_waits (v, write, BIT (1));
 }
 
+/* Nothing is copied from a leg that is in doubt to others, which would be other than it
+ * when that is over.
+ */
+static void
+test_restart_source (struct volume *v, unsigned int unused)
+{
+  volume_again (v, LEGS, SECTORS, CHUNK, BIT (0), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_crash (v, 1);
+  set_late (v, BIT (0));
+  volume_start (v);
+  volume_await_state (v, 1, DM_MIRROR_RECOVERING);
+  g_usleep (G_USEC_PER_SEC);
+  leg_set (v, 0, 2, AT, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/* What a leg lacks may have been on its way to it when the last server was killed,
+ * although no client wrote it.
+ */
+static void
+test_restart_copied (struct volume *v, unsigned int unused)
+{
+  volume_again (v, LEGS, SECTORS, CHUNK, BIT (0) | BIT (2), &volume_plain);
+  volume_start_quiet (v);
+  volume_stop (v);
+  set_late (v, BIT (1));
+  volume_start (v);
+  volume_await_state (v, 1, DM_MIRROR_RECOVERING);
+  g_usleep (G_USEC_PER_SEC);
+  leg_set (v, 1, 2, AT, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
 /* A connection ends with a change in flight. */
 static void
 lose_change (struct volume *v, unsigned int leg, uint64_t late, bool ok)
@@ -195,6 +232,8 @@ static const struct volume_test tests[] = {
   { "s5-restart/all-write", test_restart_waits, true, &volume_plain },
   { "s5-restart/quorum-read", test_restart_quorum, false, &volume_plain },
   { "s5-restart/quorum-write", test_restart_quorum, true, &volume_plain },
+  { "s5-restart/source", test_restart_source, 0, &volume_plain },
+  { "s5-restart/copied", test_restart_copied, 0, &volume_plain },
   { "s5-lost/first", test_lost, 0, &volume_plain },
   { "s5-lost/second", test_lost, 1, &volume_plain },
   { "s5-lost/others", test_lost_others, 1, &volume_plain },
