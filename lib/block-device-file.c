@@ -56,7 +56,7 @@ struct file_bdev {
   char *path;                   /* absolute; of a regular file that is locked */
   dev_t rdev;                   /* of a block device */
   bool remake;                  /* BDEV_REMAKE */
-  uint64_t opened;              /* atomic: clock_date */
+  bool renewed;                 /* atomic: another file since the last stamp */
   /* atomic: the file was found shorter than it was when opened.  What is
    * beyond the new end has been lost, so it is not used any more, also
    * if it grows again.
@@ -238,6 +238,7 @@ file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
     return r;
   if (fsync (f->fd) == -1 || fstat (f->fd, &st) == -1)
     return -errno;
+  __atomic_store_n (&f->renewed, false, __ATOMIC_RELAXED);
   stamp->valid =
     __atomic_load_n (&f->file->users, __ATOMIC_RELAXED) == 1;
   stamp->size = st.st_size;
@@ -256,7 +257,7 @@ file_touched (struct block_device *bdev, uint64_t date)
 
   return fstat (f->fd, &st) == -1 || nsec_of (st.st_mtim) > date ||
     nsec_of (st.st_ctim) > date || clock_date () < date ||
-    __atomic_load_n (&f->opened, __ATOMIC_RELAXED) > date;
+    __atomic_load_n (&f->renewed, __ATOMIC_RELAXED);
 }
 
 /* Places that are no directories on disk lead to other files in other
@@ -510,7 +511,7 @@ is_like_before (struct file_bdev *f, int fd)
   off_t size = lseek (fd, 0, SEEK_END);
   struct direct_alignment align;
 
-  if (size < (off_t) f->common.size) {
+  if (size != (off_t) f->common.size) {
     g_warning ("%s: another file is there now, of %" PRId64 " bytes; it needs "
                "%" PRIu64 " to be used", f->common.name, (int64_t) size,
                f->common.size);
@@ -534,43 +535,50 @@ is_like_before (struct file_bdev *f, int fd)
 static int
 take_fd (struct file_bdev *f, int fd)
 {
-  int r = 0;
-
-  if (!is_like_before (f, fd))
-    r = -EINVAL;
-  else if (dup3 (fd, f->fd, O_CLOEXEC) == -1)
-    r = -errno;
-  close (fd);
-  if (r < 0)
-    return r;
+  if (dup3 (fd, f->fd, O_CLOEXEC) == -1)
+    return -errno;
+  __atomic_store_n (&f->renewed, true, __ATOMIC_RELAXED);
   known_data_forget (&f->known, 0, INT64_MAX);
   __atomic_store_n (&f->shrunk, false, __ATOMIC_RELAXED);
   __atomic_store_n (&f->common.failed, false, __ATOMIC_RELAXED);
-  __atomic_store_n (&f->opened, clock_date (), __ATOMIC_RELAXED);
   return 0;
 }
 
-/* Open the file that is at the path now. */
+/* The file that is at the path now, ST, is open as FD, and is not locked yet. */
+static int
+use_another (struct file_bdev *f, int fd, const struct stat *st)
+{
+  g_autofree char *error = NULL;
+
+  if (!is_like_before (f, fd))
+    return -EINVAL;
+  if (open_file_renew (f->file, f->path, st, &error) == 0)
+    return take_fd (f, fd);
+  g_debug ("%s", error);
+  return -EAGAIN;
+}
+
 static int
 open_anew (struct file_bdev *f)
 {
   g_autofree char *error = NULL;
+  struct stat st;
   bool read_only;
-  int fd;
+  int fd, r;
 
-  if (open_file_renew (f->file, f->path, &error) == -1) {
-    g_debug ("%s", error);
+  if (stat (f->path, &st) == -1 || !S_ISREG (st.st_mode))
     return -EAGAIN;
-  }
-  fd = open_file_open (f->path, &f->file->st, f->direct ? O_DIRECT : 0, 0,
-                       &read_only, &error);
+  fd = open_file_open (f->path, &st, f->direct ? O_DIRECT : 0, 0, &read_only,
+                       &error);
   if (fd == -1 || read_only != f->common.read_only) {
     g_debug ("%s: %s", f->path, error != NULL ? error : "is read-only");
-    if (fd != -1)
-      close (fd);
-    return -EAGAIN;
+    r = -EAGAIN;
   }
-  return take_fd (f, fd);
+  else
+    r = use_another (f, fd, &st);
+  if (fd != -1)
+    close (fd);
+  return r;
 }
 
 /* What was lost at the end of a file that was truncated stays lost. */
@@ -751,6 +759,22 @@ find_size (struct file_bdev *f, const char *path, enum kind kind, off_t *size,
   return -1;
 }
 
+/* By which the file is found when this process is in another directory, or NULL: ".."
+ * after a symbolic link is not what it seems.
+ */
+static char *
+absolute_path (const struct file_bdev *f, const char *path)
+{
+  char *absolute = g_canonicalize_filename (path, NULL);
+  struct stat open, there;
+
+  if (fstat (f->fd, &open) == 0 && stat (absolute, &there) == 0 &&
+      open.st_dev == there.st_dev && open.st_ino == there.st_ino)
+    return absolute;
+  g_free (absolute);
+  return NULL;
+}
+
 /* The file is open; sets the rest of F. */
 static int
 set_up (struct file_bdev *f, const char *path, enum kind kind,
@@ -783,7 +807,7 @@ set_up (struct file_bdev *f, const char *path, enum kind kind,
   if (!read_only && kind != MEMORY_DEVICE)
     f->common.can_punch = NOT_TRIED;
   if (kind == REGULAR_FILE && f->file != NULL)
-    f->path = g_canonicalize_filename (path, NULL);
+    f->path = absolute_path (f, path);
   if (kind == BLOCK_DEVICE)
     f->common.rotational =
       direct_queue_attribute (f->rdev, "rotational") != 0;
@@ -820,7 +844,6 @@ file_bdev_open (const char *path, const struct dm_bdev_options *options,
 
   f->fd = -1;
   f->remake = options->flags & BDEV_REMAKE;
-  f->opened = clock_date ();
   known_data_init (&f->known);
   if (open_device (f, path, options->flags, error) == 0)
     return &f->common;

@@ -958,28 +958,43 @@ dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
   return r;
 }
 
-/* Is there, in the place of this copy, one of another mirror, or of a version that is
- * not known?  That is not overwritten.
+/* Locked.  Does a superblock say nothing that we do not know? */
+static bool
+is_known (const struct dm_log *log, const struct log_super *super)
+{
+  unsigned int i;
+
+  if (memcmp (super->uuid, log->uuid, LOG_UUID) != 0)
+    return false;
+  for (i = 0; i < log->super.num_history; i++)
+    if (log->super.history[i] == super->epoch)
+      return true;
+  return log->super.epoch == super->epoch;
+}
+
+/* May what has taken the place of this copy be overwritten?  It may if it is blank, or
+ * an older state of this log.
  */
 static bool
-is_foreign (struct dm_log *log, struct log_copy *copy)
+may_overwrite (struct dm_log *log, struct log_copy *copy)
 {
   struct log_writer writer = { 0 };
   struct log_find find = { .what = LOG_FIND_UNREADABLE };
-  bool foreign;
+  bool may;
 
   if (log_writer_init (&writer))
     log_find_copy (&copy->region, writer.buffer, writer.checksum, &find);
   log_writer_fini (&writer);
-  foreign = find.what == LOG_FIND_UNKNOWN ||
-    (find.what == LOG_FIND_VALID &&
-     memcmp (find.super.uuid, log->uuid, LOG_UUID) != 0);
-  if (foreign && !copy->foreign)
-    g_warning ("log copy %s: the log of another mirror is there now; it is not "
-               "overwritten, so this copy is not used; move that one away",
-               copy->name);
-  copy->foreign = foreign;
-  return foreign || find.what == LOG_FIND_UNREADABLE;
+  pthread_mutex_lock (&log->lock);
+  may = find.what == LOG_FIND_BLANK ||
+    (find.what == LOG_FIND_VALID && is_known (log, &find.super));
+  pthread_mutex_unlock (&log->lock);
+  if (!may && !copy->foreign && find.what != LOG_FIND_UNREADABLE)
+    g_warning ("log copy %s: something else is there now that is no older state "
+               "of this log; it is not overwritten, so this copy is not used; "
+               "move that away", copy->name);
+  copy->foreign = !may;
+  return may;
 }
 
 /* The copies in use whose files are not where they were; *REPLACED: others are. */
@@ -1031,6 +1046,7 @@ dm_log_look_after (struct dm_log *log)
 {
   unsigned long replaced, displaced = find_displaced (log, &replaced);
   unsigned long others, left;
+  struct log_copy *copy;
 
   if (displaced == 0)
     return;
@@ -1039,10 +1055,12 @@ dm_log_look_after (struct dm_log *log)
   others = displaced;
   if (displaced == log->current)        /* one stays until another is back */
     others &= others - 1;
-  for (left = others; left != 0; left &= left - 1)
+  for (left = others; left != 0; left &= left - 1) {
+    copy = &log->copies[__builtin_ctzl (left)];
+    copy->displaced = true;
     g_warning ("log copy %s: its file was deleted or replaced while it was in "
-               "use: it is made anew",
-               log->copies[__builtin_ctzl (left)].name);
+               "use: it is made anew", copy->name);
+  }
   if (others != 0)
     log_expel (log, others);
   else if (displaced != 0)
@@ -1056,6 +1074,7 @@ bool
 dm_log_restore (struct dm_log *log)
 {
   unsigned long copies, left, used = 0;
+  struct log_copy *copy;
   unsigned int i;
 
   pthread_mutex_lock (&log->lock);
@@ -1067,13 +1086,18 @@ dm_log_restore (struct dm_log *log)
 
   for (left = copies; left != 0; left &= left - 1) {
     i = __builtin_ctzl (left);
-    if (bdev_revive (log->copies[i].region.bdev) < 0 ||
-        is_foreign (log, &log->copies[i]))
+    copy = &log->copies[i];
+    if (bdev_place (copy->region.bdev) != BDEV_IN_PLACE)
+      copy->displaced = true;
+    if (bdev_revive (copy->region.bdev) < 0 ||
+        (copy->displaced && !may_overwrite (log, copy)))
       copies &= ~(1UL << i);
   }
   pthread_mutex_lock (&log->lock);
   if (copies != 0)
     used = log_bring_in (log, copies, LOG_LABEL_USED);
+  for (left = used; left != 0; left &= left - 1)
+    log->copies[__builtin_ctzl (left)].displaced = false;
   log->restoring = false;
   pthread_mutex_unlock (&log->lock);
   return used != 0;

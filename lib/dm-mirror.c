@@ -28,10 +28,9 @@
  * found in flight have ended, so it has what they left, the same on every leg
  * in sync.  A later write has not ended before the read began, so for
  * this read old and new are both right; and whoever reads after it waits for
- * that write.  (A write that failed on all legs may have changed any of them,
- * and its sectors then hold what the leg that stays in sync has.)  What a
- * crash has left different is made equal, and flushed, before it is read
- * (R2): so a second crash does not change it either.
+ * that write.  What a crash has left different, or a write that all have refused, is
+ * made equal, and flushed, before it is read (R2): so a second crash does not
+ * change it either.
  *
  * Locks: reconciling first, then ranges, then state_lock, which owns changes of states and
  * of the sets in_sync and recovering; these are read without it.  It is held
@@ -571,11 +570,16 @@ read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
   return true;
 }
 
-bool
-dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
-                sector_t count, struct dm_io_result *results)
+static unsigned int
+count_differences (const struct dm_mirror *m)
 {
-  note_request (m);
+  return __atomic_load_n (&m->differences, __ATOMIC_ACQUIRE);
+}
+
+static bool
+read_alike (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
+            struct dm_io_result *results)
+{
   memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
   mirror_await_doubt (m, sector, count);
   if (mirror_reconcile (m, sector, count) < 0 &&
@@ -585,23 +589,45 @@ dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
   return read_parts (m, data, sector, count, results);
 }
 
+/* What a write left on a leg that all have refused meanwhile may be gone when they
+ * are made alike.
+ */
+bool
+dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
+                sector_t count, struct dm_io_result *results)
+{
+  unsigned int differences;
+  bool ok;
+
+  note_request (m);
+  do {
+    differences = count_differences (m);
+    ok = read_alike (m, data, sector, count, results);
+  } while (differences != count_differences (m));
+  return ok;
+}
+
+static int
+all_data (struct bdev_extent *extents, sector_t count)
+{
+  *extents = (struct bdev_extent) { .length = count * DM_IO_SECTOR_SIZE };
+  return 1;
+}
+
 int
 dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
                    struct bdev_extent *extents, int max)
 {
   unsigned long left, tried = 0;
   struct io_region where;
+  unsigned int leg, differences = count_differences (m);
   sector_t alike;
-  unsigned int leg;
   int r;
 
   mirror_await_doubt (m, sector, count);
   alike = mirror_alike (m, sector, count);
-  if (alike == 0) {
-    /* Some of it may be readable all the same. */
-    *extents = (struct bdev_extent) { .length = count * DM_IO_SECTOR_SIZE };
-    return 1;
-  }
+  if (alike == 0)               /* some of it may be readable all the same */
+    return all_data (extents, count);
   count = MIN (count, alike);
   range_wait (&m->ranges, sector, count);
   left = mirror_in_sync (m);
@@ -615,6 +641,8 @@ dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
     tried |= 1UL << leg;
     left = mirror_in_sync (m) & ~tried;
   } while (r < 0 && left != 0);
+  if (differences != count_differences (m))
+    return all_data (extents, count);
   return r < 0 ? r : bdev_round_extents (extents, r, m->block_size);
 }
 

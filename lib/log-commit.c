@@ -300,7 +300,9 @@ write_super (struct dm_log *log, unsigned long *copies, unsigned long failed)
       return false;
     log->last = left & *copies;
     numbers = copy_numbers (log, left);
-    if (log->copy_missing || (log->super.copies & ~numbers) != 0)
+    /* When all have failed numbers may be used up that some of them have not. */
+    if (log->copy_missing || log->dead ||
+        (log->super.copies & ~numbers) != 0)
       new_epoch (log);
     log->copy_missing = false;
     log->super.copies = numbers;
@@ -733,8 +735,10 @@ log_expel (struct dm_log *log, unsigned long copies)
   log->unwanted &= ~copies;
 }
 
-/* Everything that is durable, into what has taken the place of a copy. */
-static void
+/* Everything that is durable, into what has taken the place of a copy.  False if that has
+ * failed.
+ */
+static bool
 write_anew (struct dm_log *log, unsigned int copy, uint64_t *blocks)
 {
   unsigned int n = log_used_blocks (&log->g, log->num_legs), i;
@@ -742,28 +746,32 @@ write_anew (struct dm_log *log, unsigned int copy, uint64_t *blocks)
   for (i = LOG_DIRTY_AT; i < n; i++)
     log_flag_block (blocks, i);
   log_write_where (log, &log->writer, 1UL << copy);
-  write_blocks (log, &log->writer, 1UL << copy, blocks, AS_ON_DISK);
   log_put_labels (log, 1UL << copy);
+  return write_blocks (log, &log->writer, 1UL << copy, blocks,
+                       AS_ON_DISK) == 0;
 }
 
 bool
 log_remake (struct dm_log *log, unsigned int copy)
 {
   g_autofree uint64_t *blocks = g_try_new0 (uint64_t, log->block_words);
-  bool ok;
+  bool revived, written = false;
 
   if (blocks == NULL)
     return false;
   wait_to_lead (log);
   pthread_mutex_unlock (&log->lock);
-  ok = bdev_revive (log->copies[copy].region.bdev) == 0;
-  if (ok)
-    write_anew (log, copy, blocks);
+  revived = bdev_revive (log->copies[copy].region.bdev) == 0;
+  if (revived)
+    written = write_anew (log, copy, blocks);
   pthread_mutex_lock (&log->lock);
-  if (ok) {
-    log->super_wanted++;
+  log->super_wanted++;
+  if (written)
     run_commit (log);
+  else if (revived) {           /* what was there is gone */
+    log->last = 1UL << copy;
+    died (log);
   }
   end_to_lead (log);
-  return ok;
+  return written && !log->dead;
 }

@@ -41,8 +41,8 @@ struct log_copy {
   bool too_small;
   bool superseded;              /* others know that this one is outdated */
   bool set_back;                /* see dm_log_is_set_back */
-  bool foreign;                 /* a warning says so: there is another log now */
-  bool displaced;               /* a warning says so, and that it is the last */
+  bool foreign;                 /* a warning says so: something else is there */
+  bool displaced;               /* another file may be in its place */
 };
 
 /* Memory to encode and write blocks. */

@@ -345,9 +345,12 @@ legs_are_alike (struct dm_mirror *m, const struct findings *f, char **error)
     others &= ~f->unchanged;
   FOR_EACH_LEG (i, others) {
     r = mirror_compare (m, source, i, &at);
+    if (r == -EIO)
+      r = 0;                    /* a bad sector is repaired when it is read */
     if (r < 0)
-      fail (error, "region '%s' cannot be read: %s", m->legs[i].name,
-            g_strerror (-r));
+      fail (error, "regions '%s' and '%s' cannot be compared: %s; make both "
+            "reachable, or start without one and with degraded=yes",
+            m->legs[source].name, m->legs[i].name, g_strerror (-r));
     else if (r > 0)
       fail (error, "regions '%s' and '%s' are in sync, says the log, but "
             "differ in the block at offset %" PRIu64 ", for one: one of them "
@@ -451,6 +454,7 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
   unsigned int i;
   int r;
 
+  m->started = clock_now ();
   m->sectors = dm_log_volume (m->log);
   take_known (m, &f);
   for (i = 0; i < num_legs; i++)
@@ -468,7 +472,7 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
     return false;
   }
   set_states (m, &f);
-  mirror_begin_doubt (m, f.in_doubt, clock_now () + f.late);
+  mirror_begin_doubt (m, f.in_doubt, m->started + f.late);
   for (i = 0; i < m->num_legs; i++)
     m->legs[i].left = now;      /* it has been looked at since */
   if (!dm_log_is_dirty (m->log))
@@ -519,6 +523,9 @@ readmit (struct dm_mirror *m, unsigned int leg, const struct candidate *c,
   if (l->region.bdev == NULL) {
     l->region = *c->region;
     __atomic_store_n (&l->left, c->date, __ATOMIC_RELAXED);
+    if (clock_now () < m->started + l->region.bdev->late)
+      mirror_begin_doubt (m, 1UL << leg,
+                          m->started + l->region.bdev->late);
   }
   l->by_user = false;
   if (!l->given)

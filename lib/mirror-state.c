@@ -222,6 +222,7 @@ note_difference (struct dm_mirror *m, const struct mirror_failure *f)
   if (lost)
     note_loss (m);
   dm_log_unreconcile (m->log, f->sector, f->count);
+  __atomic_add_fetch (&m->differences, 1, __ATOMIC_RELEASE);
   __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
 }
 
@@ -298,7 +299,7 @@ mirror_begin_doubt (struct dm_mirror *m, unsigned long legs, uint64_t until)
     dm_log_doubt_all (m->log, i);
     m->legs[i].doubt_until = until;
   }
-  m->in_doubt |= legs;
+  __atomic_or_fetch (&m->in_doubt, legs, __ATOMIC_RELEASE);
 }
 
 /* What was copied while they were in doubt does not count. */
@@ -376,7 +377,9 @@ revive_alone (struct dm_mirror *m, unsigned int leg)
 {
   unsigned long in_sync = mirror_in_sync (m);
 
-  if (!mirror_is_outage (m) || !(in_sync & 1UL << leg))
+  /* Another file in its place has nothing of it. */
+  if (!mirror_is_outage (m) || !(in_sync & 1UL << leg) ||
+      bdev_place (m->legs[leg].region.bdev) != BDEV_IN_PLACE)
     return false;
   /* So that none of the others is read if it can be reached just now. */
   __atomic_store_n (&m->in_sync, 1UL << leg, __ATOMIC_RELEASE);
@@ -498,7 +501,7 @@ dm_mirror_fail (struct dm_mirror *m, unsigned int leg)
  */
 
 /* Is a leg without times like one that has been in sync?  0, 1 if not, or a negative
- * errno.
+ * errno.  One that has a bad sector is copied to as a whole, too.
  */
 static int
 look_for_difference (struct dm_mirror *m, unsigned int leg)
@@ -508,8 +511,13 @@ look_for_difference (struct dm_mirror *m, unsigned int leg)
   int r;
 
   if (sources == 0)
-    return 0;
+    return -ENOTCONN;
   r = mirror_compare (m, FIRST (sources), leg, &at);
+  if (r == -EIO) {
+    g_warning ("region %u (%s) has blocks that cannot be read: all of it is "
+               "copied", leg, m->legs[leg].name);
+    return 1;
+  }
   if (r > 0)
     g_warning ("region %u (%s) is not what it was when it was used last: it "
                "differs in the block at offset %" PRIu64 ", for one; all of it "

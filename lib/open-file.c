@@ -236,17 +236,14 @@ take_another (struct open_file *file, const struct open_file *new)
 }
 
 int
-open_file_renew (struct open_file *file, const char *path, char **error)
+open_file_renew (struct open_file *file, const char *path,
+                 const struct stat *st, char **error)
 {
-  struct open_file new = { .fd = -1, .name = (char *) path };
+  struct open_file new = { .fd = -1, .name = (char *) path, .st = *st };
   int r = 0, err = 0;
 
-  if (stat (path, &new.st) == -1) {
-    open_file_failed (path, error);
-    return -1;
-  }
   pthread_mutex_lock (&open_files_lock);
-  if (!is_same (&file->st, &new.st)) {
+  if (!is_same (&file->st, st)) {
     r = open_another (file, &new, error);
     err = errno;
     if (r == 0)

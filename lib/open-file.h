@@ -40,11 +40,11 @@ extern struct open_file *open_file_get (const char *path,
                                         unsigned int flags, char **error);
 extern void open_file_put (struct open_file *file);
 
-/* Another file has taken the place of this one, which has one user: lock that
+/* Another file, ST, has taken the place of this one, which has one user: lock that
  * instead.  Returns 0, or -1 with errno and a message; then all is as it was.
  */
 extern int open_file_renew (struct open_file *file, const char *path,
-                            char **error);
+                            const struct stat *st, char **error);
 
 /* Say why PATH could not be opened: errno; or only not with O_DIRECT. */
 extern void open_file_failed (const char *path, char **error);

@@ -27,6 +27,7 @@ struct look {
   const struct samples_filter *filter;
   sector_t count, block;
   unsigned char *buffer;
+  bool bad;                     /* a block of B could not be read */
 };
 
 static bool
@@ -97,7 +98,7 @@ read_block (const struct io_region *region, sector_t at, sector_t count,
 
 /* Is the block with this sector alike?  As samples_compare. */
 static int
-compare_block (const struct look *look, sector_t sector, sector_t *at)
+compare_block (struct look *look, sector_t sector, sector_t *at)
 {
   sector_t first = sector - sector % look->block;
   sector_t count = MIN (look->block, look->count - first);
@@ -105,10 +106,14 @@ compare_block (const struct look *look, sector_t sector, sector_t *at)
   unsigned char *b = a + look->block * DM_IO_SECTOR_SIZE;
   int r = read_block (look->a, first, count, a);
 
-  if (r < 0 && look->filter != NULL)
+  if (r == -EIO && look->filter != NULL)
     return 0;
   if (r == 0)
     r = read_block (look->b, first, count, b);
+  if (r == -EIO && look->filter != NULL) {
+    look->bad = true;
+    return 0;
+  }
   if (r < 0)
     return r;
   *at = first;
@@ -117,7 +122,7 @@ compare_block (const struct look *look, sector_t sector, sector_t *at)
 }
 
 static int
-compare_part (const struct look *look, sector_t from, sector_t end,
+compare_part (struct look *look, sector_t from, sector_t end,
               sector_t *at)
 {
   sector_t a = find_quiet_data (look, look->a, from, end);
@@ -153,5 +158,7 @@ samples_compare (const struct io_region *a, const struct io_region *b,
   for (from = 0; r == 0 && from < count; from += part)
     r = compare_part (&look, from, MIN (from + part, count), at);
   g_free (look.buffer);
+  if (r == 0 && look.bad)
+    r = -EIO;
   return r;
 }

@@ -23,8 +23,8 @@ struct samples_filter {
 /* Compare up to 128 blocks of the first COUNT sectors, spread over them, that are
  * data in one of the regions.  Returns 0 if these are alike; 1 if not, *AT being the
  * first sector of the first that differs; or a negative errno if they cannot be
- * read.  FILTER NULL: nobody is writing; else blocks that cannot be read from A
- * are left out, too.
+ * read.  FILTER NULL: nobody is writing; else bad sectors of A are left out, and if
+ * there are any on B it is -EIO, but only if there is no difference.
  */
 extern int samples_compare (const struct io_region *a,
                             const struct io_region *b, sector_t count,

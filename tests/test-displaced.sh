@@ -127,6 +127,19 @@ client "read 0 1048576 0x61"
 stop_server
 holds new.img 0 1048576 0x61
 
+# Or it has been truncated, and another file is put in its place: that has nothing of it,
+# so it does not take over.
+start a.img b.img
+dmioctl fail b.img
+truncate -s 1M a.img
+client "read 2097152 4096 0 EIO" || client "read 2097152 4096 0 EIO"
+random_file other 4194304
+mv other a.img
+sleep 4
+client "read 0 4096 0 EIO"
+[ "$(status .in_sync)" -eq 1 ]
+kill_server
+
 # Copies of the log: one, all at once, and one that is the only one.
 start a.img b.img
 rm a.img.dmlog
@@ -178,7 +191,7 @@ mv x.img.dmlog saved
 start a.img b.img
 cp saved new
 mv new b.img.dmlog
-wait_for logged 'log copy .*b\.img\.dmlog: the log of another mirror is there'
+wait_for logged 'log copy .*b\.img\.dmlog: something else is there'
 wait_for has_copies "1 of 2"
 cmp saved b.img.dmlog
 # And an older state of this one is.

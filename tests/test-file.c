@@ -550,7 +550,7 @@ test_replaced (struct files *f, gconstpointer flags)
   date = clock_date ();
   g_assert_false (bdev_touched (where.bdev, date));
 
-  replace (f->path[0], 'x', SIZE - SECTOR);
+  replace (f->path[0], 'x', SIZE + SECTOR);
   g_assert_cmpint (bdev_place (where.bdev), ==, BDEV_REPLACED);
   g_test_expect_message ("dmio", G_LOG_LEVEL_WARNING, "*another file*");
   g_assert_cmpint (bdev_revive (where.bdev), ==, -EINVAL);
@@ -570,6 +570,48 @@ test_replaced (struct files *f, gconstpointer flags)
   dm_bdev_close (where.bdev);
   where.bdev = open_ok (f->path[0], 0);
   dm_bdev_close (where.bdev);
+}
+
+/* Another that cannot be used does not take the lock away from the one that is back. */
+static void
+test_replaced_for_a_while (struct files *f, gconstpointer unused)
+{
+  g_autofree char *away = g_strconcat (f->path[0], ".away", NULL);
+  struct block_device *bdev = open_ok (f->path[0], 0);
+
+  g_assert_cmpint (g_rename (f->path[0], away), ==, 0);
+  replace (f->path[0], 'x', SECTOR);
+  g_test_expect_message ("dmio", G_LOG_LEVEL_WARNING, "*another file*");
+  g_assert_cmpint (bdev_revive (bdev), ==, -EINVAL);
+  g_test_assert_expected_messages ();
+  g_assert_cmpint (g_rename (away, f->path[0]), ==, 0);
+  g_assert_cmpint (bdev_revive (bdev), ==, 0);
+  g_assert_null (dm_bdev_open (f->path[0], NULL, NULL));
+  g_assert_cmpint (errno, ==, EBUSY);
+  dm_bdev_close (bdev);
+}
+
+/* ".." is that of the directory to which a symbolic link leads. */
+static void
+test_place_behind_link (struct files *f, gconstpointer unused)
+{
+  g_autofree char *dir = g_build_filename (f->dir, "dir", NULL);
+  g_autofree char *inner = g_build_filename (dir, "inner", NULL);
+  g_autofree char *file = g_build_filename (dir, "file", NULL);
+  g_autofree char *link = g_build_filename (f->dir, "link", NULL);
+  g_autofree char *path = g_build_filename (link, "..", "file", NULL);
+  struct block_device *bdev;
+
+  g_assert_cmpint (g_mkdir_with_parents (inner, 0700), ==, 0);
+  g_assert_cmpint (symlink (inner, link), ==, 0);
+  g_assert_true (g_file_set_contents (file, (char *) f->data, SIZE, NULL));
+  bdev = open_ok (path, 0);
+  g_assert_cmpint (bdev_place (bdev), ==, BDEV_IN_PLACE);
+  dm_bdev_close (bdev);
+  g_unlink (file);
+  g_unlink (link);
+  g_rmdir (inner);
+  g_rmdir (dir);
 }
 
 static void
@@ -714,6 +756,8 @@ main (int argc, char *argv[])
   g_test_add ("/file/replaced-direct", struct files,
               GUINT_TO_POINTER (DM_BDEV_DIRECT), set_up, test_replaced,
               tear_down);
+  add_files_test ("/file/replaced-for-a-while", test_replaced_for_a_while);
+  add_files_test ("/file/place-behind-link", test_place_behind_link);
   g_test_add ("/file/deleted", struct files, NULL, set_up, test_deleted,
               tear_down);
   g_test_add ("/file/deleted-remake", struct files, GINT_TO_POINTER (true),

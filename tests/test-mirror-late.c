@@ -163,6 +163,25 @@ test_restart_copied (struct volume *v, unsigned int unused)
   volume_assert_alike (v, ALL_LEGS);
 }
 
+/* A leg that could not be reached at the start, and turns up soon after it. */
+static void
+test_restart_missing (struct volume *v, unsigned int unused)
+{
+  struct dm_mirror_leg leg = { .name = dm_bdev_name (v->legs[1]) };
+  char *error = NULL;
+
+  crash (v, BIT (1));
+  v->closed = BIT (1);
+  v->options.degraded = true;
+  volume_start (v);
+  g_assert_true (volume_write (v, 3, AT, 1));
+  leg.region = volume_region (v, 1);
+  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, 1);
+  volume_await_state (v, 1, DM_MIRROR_RECOVERING);
+  leg_set (v, 1, 2, AT, 1);
+  assert_right (v, 3);
+}
+
 /* A connection ends with a change in flight. */
 static void
 lose_change (struct volume *v, unsigned int leg, uint64_t late, bool ok)
@@ -232,6 +251,7 @@ static const struct volume_test tests[] = {
   { "s5-restart/all-write", test_restart_waits, true, &volume_plain },
   { "s5-restart/quorum-read", test_restart_quorum, false, &volume_plain },
   { "s5-restart/quorum-write", test_restart_quorum, true, &volume_plain },
+  { "s5-restart/missing", test_restart_missing, 0, &volume_plain },
   { "s5-restart/source", test_restart_source, 0, &volume_plain },
   { "s5-restart/copied", test_restart_copied, 0, &volume_plain },
   { "s5-lost/first", test_lost, 0, &volume_plain },
