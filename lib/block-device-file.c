@@ -224,19 +224,23 @@ nsec_of (struct timespec time)
   return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
 }
 
-/* A flush, of the times of the file too.  They say nothing of this device if
- * others use the file.
+/* A flush, of the times of the file too; of those that a network file system has set
+ * when it was flushed, and not of those that a write has set since.  They say nothing
+ * of this device if others use the file.
  */
 static int
 file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
 {
   struct file_bdev *f = (struct file_bdev *) bdev;
-  struct stat st;
+  struct stat before, st;
   int r = check_size (f);
 
   if (r < 0)
     return r;
-  if (fsync (f->fd) == -1 || fstat (f->fd, &st) == -1)
+  if (fstat (f->fd, &before) == -1 || fsync (f->fd) == -1 ||
+      fstat (f->fd, &st) == -1)
+    return -errno;
+  if (nsec_of (before.st_mtim) != nsec_of (st.st_mtim) && fsync (f->fd) == -1)
     return -errno;
   __atomic_store_n (&f->renewed, false, __ATOMIC_RELAXED);
   stamp->valid =

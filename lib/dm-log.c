@@ -404,12 +404,11 @@ doubtful_bits (const struct dm_log *log, unsigned int word)
 }
 
 uint64_t
-dm_log_clean_begin (struct dm_log *log, bool *all)
+dm_log_clean_begin (struct dm_log *log)
 {
   uint64_t bits, n = 0;
   unsigned int i;
 
-  *all = true;
   pthread_mutex_lock (&log->lock);
   for (i = 0; i < log->g.map_words; i++) {
     bits = log->dirty.wanted[i] & ~log->unreconciled[i] & ~log->touched[i] &
@@ -417,8 +416,6 @@ dm_log_clean_begin (struct dm_log *log, bool *all)
     bits = idle_bits (log, i, bits);
     log->chosen[i] = bits;
     log->touched[i] = 0;
-    if (bits != log->dirty.wanted[i])
-      *all = false;
     n += __builtin_popcountll (bits);
   }
   pthread_mutex_unlock (&log->lock);

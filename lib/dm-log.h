@@ -183,9 +183,9 @@ extern int dm_log_drop (struct dm_log *log, unsigned long legs);
  */
 
 /* Choose the dirty chunks that nobody has written since the last call, or is
- * writing.  Returns how many; *ALL: these are all the dirty ones.
+ * writing.  Returns how many.
  */
-extern uint64_t dm_log_clean_begin (struct dm_log *log, bool *all);
+extern uint64_t dm_log_clean_begin (struct dm_log *log);
 
 /* Now all legs that were not absent at clean_begin, or since, have been flushed
  * or dropped: what was chosen and not written since is clean.
@@ -193,8 +193,8 @@ extern uint64_t dm_log_clean_begin (struct dm_log *log, bool *all);
 extern int dm_log_clean_end (struct dm_log *log);
 
 /* What the legs are like now that they are quiet, one for each leg: durable
- * when it returns.  To be called between clean_begin and clean_end if
- * that is about to make all clean.  Only of legs that are not absent.
+ * when it returns.  To be called between clean_begin and clean_end.  Only of legs that
+ * are not absent.
  */
 extern int dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps);
 

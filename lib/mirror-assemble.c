@@ -39,7 +39,15 @@ struct findings {
   unsigned long distrusted;     /* perhaps served without the copies there are */
   unsigned long in_doubt;       /* may still get writes of the last server (S5) */
   uint64_t late;                /* for so long, nsec */
+  unsigned long behind;         /* less was written there before the crash */
+  struct bdev_stamp *stamps;    /* of each leg that is there */
 };
+
+/* After a crash the times of legs differ by the writes in flight.  A leg that is older
+ * by more than this lacks them, or more.
+ */
+#define BEHIND_NSEC (5 * NSEC_PER_SEC)
+
 
 static void
 fail (char **error, const char *fmt, ...)
@@ -166,22 +174,22 @@ compare (struct dm_mirror *m, const struct dm_log_leg *known,
 bool
 mirror_check_leg (struct dm_mirror *m, unsigned int leg,
                   const struct io_region *region,
-                  enum mirror_change *change, char **error)
+                  enum mirror_change *change, struct bdev_stamp *stamp,
+                  char **error)
 {
   struct dm_log_leg known;
-  struct bdev_stamp stamp;
   int r;
 
   dm_log_get_leg (m->log, leg, &known);
   if (!check_geometry (m, leg, region, known.sectors, error))
     return false;
-  r = bdev_stamp (region->bdev, &stamp);
+  r = bdev_stamp (region->bdev, stamp);
   if (r < 0) {
     fail (error, "region '%s' cannot be flushed: %s", m->legs[leg].name,
           g_strerror (-r));
     return false;
   }
-  *change = compare (m, &known, &stamp);
+  *change = compare (m, &known, stamp);
   return true;
 }
 
@@ -253,7 +261,8 @@ check_legs (struct dm_mirror *m, struct findings *f, char **error)
     dm_log_get_leg (m->log, i, &known);
     if (known.stamp.valid)
       f->stamped |= 1UL << i;
-    if (!mirror_check_leg (m, i, &m->legs[i].region, &change, error))
+    if (!mirror_check_leg (m, i, &m->legs[i].region, &change, &f->stamps[i],
+                           error))
       return false;
     if (dm_log_is_set_back (m->log, i, m->legs[i].region.bdev))
       f->set_back |= 1UL << i;
@@ -364,6 +373,35 @@ legs_are_alike (struct dm_mirror *m, const struct findings *f, char **error)
   return true;
 }
 
+/* After a crash a file may have been set back to what it was when the mirror was quiet
+ * last, with its times.  Or the last write has reached only others: then nothing but
+ * that is copied to it.  It is no source either way.
+ */
+static void
+choose_behind (struct dm_mirror *m, struct findings *f)
+{
+  unsigned long stamped = 0, written = 0;
+  uint64_t newest = 0;
+  struct dm_log_leg known;
+
+  if (!dm_log_is_dirty (m->log))
+    return;
+  FOR_EACH_LEG (i, m->in_sync & f->stamped) {
+    dm_log_get_leg (m->log, i, &known);
+    if (!f->stamps[i].valid)
+      continue;
+    stamped |= 1UL << i;
+    if (f->stamps[i].mtime == known.stamp.mtime)
+      continue;
+    written |= 1UL << i;
+    newest = MAX (newest, f->stamps[i].mtime);
+  }
+  FOR_EACH_LEG (i, stamped)
+    if (f->stamps[i].mtime + (written & 1UL << i ? BEHIND_NSEC : 0) < newest)
+      f->behind |= 1UL << i;
+  m->in_sync &= ~f->behind;
+}
+
 /* After a crash writes of the last server may still be under way in servers of legs.
  * If enough other legs are in sync these lack what is dirty until that is over;
  * else all legs in sync are in doubt, and the dirty chunks have to wait.  What was just
@@ -400,6 +438,8 @@ why_out_of_sync (const struct findings *f, unsigned int leg)
     return "it was set back to an older state, as its copy of the log was";
   if (f->lost & 1UL << leg)
     return "it changed while it was not served";
+  if (f->behind & 1UL << leg)
+    return "it was written last before others were, so it may be an old copy";
   if (f->in_sync & 1UL << leg)
     return "writes from before the crash may still reach it";
   return "it has missed writes";
@@ -449,7 +489,9 @@ bool
 mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
                  const struct dm_mirror_leg *legs, char **error)
 {
-  struct findings f = { 0 };
+  g_autofree struct bdev_stamp *stamps =
+    g_new0 (struct bdev_stamp, DM_IO_MAX_REGIONS);
+  struct findings f = { .stamps = stamps };
   uint64_t now = clock_date ();
   unsigned int i;
   int r;
@@ -463,6 +505,7 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
   if (!check_legs (m, &f, error) || !choose_legs (m, &f, error) ||
       !legs_are_alike (m, &f, error))
     return false;
+  choose_behind (m, &f);
   choose_doubtful (m, &f);
   dm_log_distrust (m->log, f.distrusted & ~f.there);
   r = dm_log_start (m->log, ~m->in_sync,
@@ -543,13 +586,15 @@ static bool
 look_at (struct dm_mirror *m, unsigned int leg, const struct io_region *region,
          struct candidate *c, char **error)
 {
+  struct bdev_stamp stamp;
   bool wanted;
 
   *c = (struct candidate) { .region = region, .date = clock_date () };
   pthread_mutex_lock (&m->state_lock);
   wanted = m->legs[leg].region.bdev == NULL && region->bdev != NULL;
   pthread_mutex_unlock (&m->state_lock);
-  return !wanted || mirror_check_leg (m, leg, region, &c->change, error);
+  return !wanted ||
+    mirror_check_leg (m, leg, region, &c->change, &stamp, error);
 }
 
 bool

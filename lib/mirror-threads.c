@@ -654,19 +654,21 @@ mirror_stamp (struct dm_mirror *m)
   return failed == 0 && record_stamps (m, legs, recoveries, stamps);
 }
 
+/* With stamps, also if chunks stay dirty: a file that is older than these when the
+ * server has crashed lacks chunks that are clean.
+ */
 void
 mirror_clean (struct dm_mirror *m)
 {
   unsigned long legs;
-  bool all;
 
-  if (dm_log_clean_begin (m->log, &all) == 0)
+  if (dm_log_clean_begin (m->log) == 0)
     return;
   /* Not while a leg becomes one that is written. */
   pthread_mutex_lock (&m->state_lock);
   legs = mirror_used (m);
   pthread_mutex_unlock (&m->state_lock);
-  if (mirror_flush_legs (m, legs) == 0 && (!all || mirror_stamp (m)))
+  if (mirror_flush_legs (m, legs) == 0 && mirror_stamp (m))
     dm_log_clean_end (m->log);
 }
 

@@ -254,12 +254,13 @@ extern bool mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
                              const struct dm_mirror_leg *legs, char **error);
 
 /* True if the open region can be this leg.  Sets *CHANGE: has it changed while it
- * was not served?
+ * was not served?  And *STAMP: what it is like.
  */
 enum mirror_change { MIRROR_UNCHANGED, MIRROR_CHANGED, MIRROR_NOT_KNOWN };
 extern bool mirror_check_leg (struct dm_mirror *m, unsigned int leg,
                               const struct io_region *region,
-                              enum mirror_change *change, char **error);
+                              enum mirror_change *change,
+                              struct bdev_stamp *stamp, char **error);
 
 /* Compare blocks of a leg with a source where they should be alike and nobody writes.
  * As samples_compare.

@@ -624,13 +624,12 @@ static bool
 step_clean (struct logs *f, struct model *m, struct rng *rng)
 {
   unsigned int i;
-  bool all;
 
   for (i = 0; i < CHUNKS; i++)
     if (m->in_flight[i] == 0)
       m->dirty[i] = false;
-  dm_log_clean_begin (f->log, &all);
-  dm_log_clean_begin (f->log, &all);
+  dm_log_clean_begin (f->log);
+  dm_log_clean_begin (f->log);
   return dm_log_clean_end (f->log) == 0;
 }
 

@@ -159,30 +159,26 @@ static void
 test_w2_only_idle_chunks_are_cleaned (void)
 {
   struct logs f;
-  bool all;
 
   make_logs (&f, 1);
   write_chunk (f.log, 1);
   write_chunk (f.log, 2);
   begin_chunk (f.log, 3);
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 0);
-  g_assert_false (all);
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 2);
-  g_assert_false (all);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 0);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 2);
   write_chunk (f.log, 2);       /* since it was chosen */
   g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);
   g_assert_cmphex (word_on (&f, 0, DIRTY_BLOCK), ==, 1 << 2 | 1 << 3);
 
   dm_log_end (f.log, 3 * CHUNK, 1);
-  dm_log_clean_begin (f.log, &all);
+  dm_log_clean_begin (f.log);
   begin_chunk (f.log, 3);
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 1);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 1);
   dm_log_end (f.log, 3 * CHUNK, 1);
   g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);
   g_assert_cmphex (word_on (&f, 0, DIRTY_BLOCK), ==, 1 << 3);
-  dm_log_clean_begin (f.log, &all);
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 1);
-  g_assert_true (all);
+  dm_log_clean_begin (f.log);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 1);
   g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);
   g_assert_false (dm_log_is_dirty (f.log));
   g_assert_cmphex (word_on (&f, 0, DIRTY_BLOCK), ==, 0);
@@ -233,12 +229,11 @@ test_w2_cleared_bits_are_not_durable (void)
   pthread_t cleaner;
   struct writer w;
   struct logs f;
-  bool all;
 
   make_logs (&f, 1);
   write_chunk (f.log, 4);
-  dm_log_clean_begin (f.log, &all);
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 1);
+  dm_log_clean_begin (f.log);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 1);
   mock_fault (f.where[0].bdev, &hold);
   g_assert_cmpint (pthread_create (&cleaner, NULL, clean_one, f.log), ==, 0);
   mock_gate_await (&gate, 1);
@@ -302,15 +297,14 @@ static void
 test_sets_come_before_clears (void)
 {
   struct logs f;
-  bool all;
 
   make_logs (&f, 1);
   write_chunk (f.log, 1);
   write_chunk (f.log, 2);
   clean (f.log);
   write_chunk (f.log, 1);
-  dm_log_clean_begin (f.log, &all);
-  dm_log_clean_begin (f.log, &all);
+  dm_log_clean_begin (f.log);
+  dm_log_clean_begin (f.log);
   clear_traces (&f);
   g_assert_cmpint (dm_log_drop (f.log, 1 << 0), ==, 0);
   dm_log_recover (f.log, 0);
@@ -319,8 +313,8 @@ test_sets_come_before_clears (void)
 
   /* The same in one commit. */
   write_chunk (f.log, 6);
-  dm_log_clean_begin (f.log, &all);
-  dm_log_clean_begin (f.log, &all);
+  dm_log_clean_begin (f.log);
+  dm_log_clean_begin (f.log);
   dm_log_copied (f.log, 0, 1, 2);
   clear_traces (&f);
   pthread_mutex_lock (&f.log->lock);
@@ -345,12 +339,11 @@ test_sets_come_before_clears_in_a_block (void)
   };
   pthread_t cleaner;
   struct logs f;
-  bool all;
 
   make_logs (&f, 1);
   write_chunk (f.log, 1);
-  dm_log_clean_begin (f.log, &all);
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 1);
+  dm_log_clean_begin (f.log);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 1);
   pthread_mutex_lock (&f.log->lock);
   f.log->dirty.wanted[0] |= 1 << 9;
   log_flag_block (f.log->sets, DIRTY_BLOCK);
@@ -463,10 +456,9 @@ static void *
 race_to_clean (void *context)
 {
   struct race *race = context;
-  bool all;
 
   while (!__atomic_load_n (&race->stop, __ATOMIC_SEQ_CST)) {
-    dm_log_clean_begin (race->logs.log, &all);
+    dm_log_clean_begin (race->logs.log);
     g_assert_cmpint (dm_log_clean_end (race->logs.log), ==, 0);
     g_usleep (500);
   }
@@ -636,7 +628,6 @@ static void
 test_r2_unreconciled (void)
 {
   struct logs f;
-  bool all;
 
   make_logs (&f, 1);
   write_chunk (f.log, 3);
@@ -647,9 +638,8 @@ test_r2_unreconciled (void)
   g_assert_cmpuint (dm_log_next_unreconciled (f.log, 0, CHUNKS), ==, 3);
   g_assert_cmpuint (dm_log_next_unreconciled (f.log, 4, CHUNKS), ==, 80);
   g_assert_cmpuint (dm_log_next_unreconciled (f.log, 4, 80), ==, 80);
-  dm_log_clean_begin (f.log, &all);
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 0);
-  g_assert_false (all);
+  dm_log_clean_begin (f.log);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 0);
   dm_log_recover (f.log, 2);
   dm_log_copied (f.log, 2, 3, 4);
   g_assert_true (lacks (f.log, 2, 3));
@@ -657,7 +647,7 @@ test_r2_unreconciled (void)
   dm_log_copied (f.log, 2, 3, 4);
   g_assert_false (lacks (f.log, 2, 3));
   g_assert_true (is_dirty (f.log, 3));
-  g_assert_cmpuint (dm_log_clean_begin (f.log, &all), ==, 1);
+  g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 1);
   g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);
   g_assert_false (is_dirty (f.log, 3));
   g_assert_cmpuint (dm_log_next_unreconciled (f.log, 0, CHUNKS), ==, 80);
@@ -803,13 +793,11 @@ test_lease_ends (void)
     { true, 100, 1000 }, { true, 100, 1000 }, { false, 0, 0 },
   };
   struct logs f;
-  bool all;
 
   make_logs (&f, 1);
   write_chunk (f.log, 1);
-  dm_log_clean_begin (f.log, &all);
-  dm_log_clean_begin (f.log, &all);
-  g_assert_true (all);
+  dm_log_clean_begin (f.log);
+  dm_log_clean_begin (f.log);
   g_assert_cmpint (dm_log_stamp (f.log, stamps), ==, 0);
   g_assert_cmpuint (super_on (&f, 0).legs[0].until, >, clock_date ());
   g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);

@@ -575,6 +575,7 @@ static void
 test_r16_crash (struct volume *v, unsigned int when)
 {
   struct dm_log_leg info;
+  unsigned int i;
   uint64_t now;
 
   volume_start_quiet (v);
@@ -588,7 +589,8 @@ test_r16_crash (struct volume *v, unsigned int when)
   g_assert_cmpuint (info.stamp.mtime, <=, now);
   switch (when) {
   case 0:
-    mock_touch (v->legs[2], info.until);
+    for (i = 0; i < LEGS; i++)
+      mock_touch (v->legs[i], now + i * NSEC_PER_SEC);
     volume_start_quiet (v);
     g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
     break;
@@ -601,6 +603,67 @@ test_r16_crash (struct volume *v, unsigned int when)
     assert_lost (v, 2);
     break;
   }
+}
+
+/* A crash, after which a leg is as it was when the mirror was quiet last, times and all,
+ * or as it was some time before the others: it may be an old copy, so it is no source.
+ * Before the last cleaning of any chunk: it lacks everything.
+ */
+enum behind { AS_WHEN_QUIET, SOME_TIME, BEFORE_CLEANING };
+
+static void
+test_s4_behind (struct volume *v, unsigned int behind)
+{
+  struct dm_log_leg info;
+  uint64_t mtime;
+
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_stop (v);
+  volume_start_quiet (v);
+  g_usleep (2000);
+  g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
+  g_assert_true (volume_flush (v));
+  mtime = mtime_of (v, 1);
+  volume_crash (v, 1);
+  volume_load (v);
+  dm_log_get_leg (v->log, 0, &info);
+  leg_set (v, 0, 1, 3 * CHUNK, 1);
+  mock_touch (v->legs[0], behind == AS_WHEN_QUIET ? info.stamp.mtime :
+              behind == SOME_TIME ? mtime : info.stamp.mtime - 1);
+  if (behind == SOME_TIME) {    /* within the lease */
+    mock_touch (v->legs[1], mtime + 6 * NSEC_PER_SEC);
+    mock_touch (v->legs[2], mtime + 6 * NSEC_PER_SEC);
+  }
+  volume_start (v);
+  g_assert_cmpint (volume_read (v, 3 * CHUNK), ==, 2);
+  volume_await_in_sync (v);
+  g_assert_cmpint (volume_read (v, 3 * CHUNK), ==, 2);
+  volume_assert_alike (v, ALL_LEGS);
+  g_assert_cmpuint (log_lines_count ("*leg0*is out of sync*"), ==, 1);
+  g_assert_cmpuint (log_lines_count (behind == BEFORE_CLEANING ?
+                                     "*leg0*changed while*" :
+                                     "*leg0*may be an old copy*"), ==, 1);
+}
+
+/* Stamps are taken whenever chunks are cleaned, also while others stay dirty. */
+static void
+test_s4_stamps (struct volume *v, unsigned int unused)
+{
+  struct dm_log_leg info;
+  uint64_t mtime;
+  int byte = 2;
+
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  mtime = mtime_of (v, 0);
+  do {
+    g_assert_true (volume_write (v, byte++ % 100, 5 * CHUNK, 1));
+    g_usleep (20000);
+    dm_log_get_leg (v->log, 0, &info);
+  } while (info.stamp.mtime <= mtime && byte < 3000);
+  g_assert_cmpuint (info.stamp.mtime, >, mtime);
+  g_assert_true (dm_log_is_dirty (v->log));
 }
 
 /* A leg that is out of sync, and changed: it lacks everything.  Not changed: as
@@ -662,6 +725,12 @@ static const struct volume_test tests[] = {
   { "r16-changed/1", test_r16_changed, 1, &volume_stamped },
   { "r16-changed/idle", test_r16_idle, 0, &volume_stamped },
   { "r16-changed/all", test_r16_all_changed, 0, &volume_stamped },
+  { "s4-behind/as-when-quiet", test_s4_behind, AS_WHEN_QUIET,
+    &volume_stamped },
+  { "s4-behind/some-time", test_s4_behind, SOME_TIME, &volume_stamped },
+  { "s4-behind/before-cleaning", test_s4_behind, BEFORE_CLEANING,
+    &volume_stamped },
+  { "s4-stamps", test_s4_stamps, 0, &volume_stamped },
   { "r16-crash/in-time", test_r16_crash, 0, &volume_stamped },
   { "r16-crash/later", test_r16_crash, 1, &volume_stamped },
   { "r16-crash/earlier", test_r16_crash, 2, &volume_stamped },
