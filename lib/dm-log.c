@@ -475,6 +475,24 @@ dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps)
   return r;
 }
 
+void
+dm_log_rest (struct dm_log *log)
+{
+  unsigned long legs;
+  struct log_super_leg *info;
+
+  pthread_mutex_lock (&log->lock);
+  legs = is_dirty (log) ? 0 : all_legs (log) & ~log->absent;
+  for (; legs != 0; legs &= legs - 1) {
+    info = &log->legs[__builtin_ctzl (legs)].info;
+    if (info->stamp.valid || info->until == 0)
+      continue;
+    info->until = 0;
+    log->super_wanted++;
+  }
+  pthread_mutex_unlock (&log->lock);
+}
+
 /*----------------------------------------------------------------------
  * After a crash
  */

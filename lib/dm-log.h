@@ -206,6 +206,11 @@ extern int dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps);
  */
 extern int dm_log_keep_lease (struct dm_log *log);
 
+/* All legs have done what they were sent: those without stamps, too, have no lease any
+ * more if nothing is dirty.  Durable with the next commit.
+ */
+extern void dm_log_rest (struct dm_log *log);
+
 /*----------------------------------------------------------------------
  * After a crash, or a write that has failed everywhere (R2, W4)
  */

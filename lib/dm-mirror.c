@@ -160,6 +160,7 @@ dm_mirror_free (struct dm_mirror *m)
     mirror_clean (m);
     if (!dm_log_is_dirty (m->log))
       mirror_stamp (m);
+    dm_log_rest (m->log);
     dm_log_sync (m->log);
   }
   free_mirror (m);

@@ -402,6 +402,17 @@ choose_behind (struct dm_mirror *m, struct findings *f)
   m->in_sync &= ~f->behind;
 }
 
+/* Could the last server have sent something to this leg when it ended? */
+static bool
+may_be_late (struct dm_mirror *m, unsigned int leg,
+             const struct block_device *bdev)
+{
+  struct dm_log_leg known;
+
+  dm_log_get_leg (m->log, leg, &known);
+  return bdev->late > 0 && known.until != 0;
+}
+
 /* After a crash writes of the last server may still be under way in servers of legs.
  * If enough other legs are in sync these lack what is dirty until that is over;
  * else all legs in sync are in doubt, and the dirty chunks have to wait.  What was just
@@ -412,11 +423,11 @@ choose_doubtful (struct dm_mirror *m, struct findings *f)
 {
   unsigned long others;
 
-  FOR_EACH_LEG (i, f->there) {
-    f->late = MAX (f->late, m->legs[i].region.bdev->late);
-    if (m->legs[i].region.bdev->late > 0)
+  FOR_EACH_LEG (i, f->there)
+    if (may_be_late (m, i, m->legs[i].region.bdev)) {
+      f->late = MAX (f->late, m->legs[i].region.bdev->late);
       f->in_doubt |= 1UL << i;
-  }
+    }
   if (!dm_log_is_dirty (m->log)) {
     f->in_doubt &= ~m->in_sync;
     return;
@@ -566,7 +577,8 @@ readmit (struct dm_mirror *m, unsigned int leg, const struct candidate *c,
   if (l->region.bdev == NULL) {
     l->region = *c->region;
     __atomic_store_n (&l->left, c->date, __ATOMIC_RELAXED);
-    if (clock_now () < m->started + l->region.bdev->late)
+    if (may_be_late (m, leg, l->region.bdev) &&
+        clock_now () < m->started + l->region.bdev->late)
       mirror_begin_doubt (m, 1UL << leg,
                           m->started + l->region.bdev->late);
   }

@@ -23,7 +23,7 @@ interruptions=4
 
 start ()
 {
-  start_mirror timeout=2 log=log resync-rate=$rate read=first "$@"
+  start_mirror timeout=1 log=log resync-rate=$rate read=first "$@"
 }
 
 random_file a.img $size
@@ -33,7 +33,7 @@ start init=sync a.img "${remote_uri[b]}"
 lacking=$size
 interrupted=0
 for n in $(seq $interruptions); do
-  sleep 1.6
+  sleep 4                       # nothing is copied for timeout= seconds
   nap 600
   [ "$(state 1)" = recovering ] || break        # a slow machine
   if [ $(( n % 2 )) -eq 0 ]; then
