@@ -92,8 +92,9 @@ build_and_check ()
     return
   fi
 
+  # Tests wait more than they work.
   step "$name: check"
-  timeout -k 60 1500 make -k -j"$(nproc)" -C tests "$target" >check.log 2>&1 ||
+  timeout -k 60 1500 make -k -j"$(( $(nproc) * 3 / 2 ))" -C tests "$target" >check.log 2>&1 ||
     { cat tests/test-suite.log || tail -n 60 check.log; }
   grep -E '^# (TOTAL|PASS|SKIP|FAIL|ERROR):' check.log | paste -sd' ' || {
     echo "no test was run"
