@@ -57,6 +57,8 @@ struct file_bdev {
   dev_t rdev;                   /* of a block device */
   bool remake;                  /* BDEV_REMAKE */
   bool renewed;                 /* atomic: another file since the last stamp */
+  uint64_t unproved;            /* atomic: mtime of the last stamp, until a flush has
+                                 * made a later one durable; or 0 */
   /* atomic: the file was found shorter than it was when opened.  What is
    * beyond the new end has been lost, so it is not used any more, also
    * if it grows again.
@@ -210,18 +212,38 @@ device_flush (struct block_device *bdev)
   return result (fdatasync (f->fd));
 }
 
-static int
-file_flush (struct block_device *bdev)
-{
-  int r = check_size ((struct file_bdev *) bdev);
-
-  return r < 0 ? r : device_flush (bdev);
-}
-
 static uint64_t
 nsec_of (struct timespec time)
 {
   return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
+}
+
+/* The first flush after a stamp that has something to flush makes the time durable,
+ * too: a file that is as it was stamped has nothing that was flushed since.
+ */
+static int
+flush_with_time (struct file_bdev *f, uint64_t stamped)
+{
+  struct stat st;
+
+  if (fstat (f->fd, &st) == -1 || fsync (f->fd) == -1)
+    return -errno;
+  if (nsec_of (st.st_mtim) != stamped)
+    __atomic_compare_exchange_n (&f->unproved, &stamped, 0, false,
+                                 __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return 0;
+}
+
+static int
+file_flush (struct block_device *bdev)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  uint64_t stamped = __atomic_load_n (&f->unproved, __ATOMIC_RELAXED);
+  int r = check_size (f);
+
+  if (r < 0)
+    return r;
+  return stamped != 0 ? flush_with_time (f, stamped) : device_flush (bdev);
 }
 
 /* A flush, of the times of the file too; of those that a network file system has set
@@ -243,6 +265,7 @@ file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
   if (nsec_of (before.st_mtim) != nsec_of (st.st_mtim) && fsync (f->fd) == -1)
     return -errno;
   __atomic_store_n (&f->renewed, false, __ATOMIC_RELAXED);
+  __atomic_store_n (&f->unproved, nsec_of (st.st_mtim), __ATOMIC_RELAXED);
   stamp->valid =
     __atomic_load_n (&f->file->users, __ATOMIC_RELAXED) == 1;
   stamp->size = st.st_size;

@@ -480,12 +480,16 @@ dm_log_rest (struct dm_log *log)
 {
   unsigned long legs;
   struct log_super_leg *info;
+  unsigned int i;
 
   pthread_mutex_lock (&log->lock);
   legs = is_dirty (log) ? 0 : all_legs (log) & ~log->absent;
   for (; legs != 0; legs &= legs - 1) {
-    info = &log->legs[__builtin_ctzl (legs)].info;
-    if (info->stamp.valid || info->until == 0)
+    i = __builtin_ctzl (legs);
+    info = &log->legs[i].info;
+    if (info->stamp.valid || info->until == 0 ||
+        log_next_bit (log->lacking[i].doubtful, 0, log->g.chunks) <
+        log->g.chunks)
       continue;
     info->until = 0;
     log->super_wanted++;
@@ -987,8 +991,9 @@ is_known (const struct dm_log *log, const struct log_super *super)
   return log->super.epoch == super->epoch;
 }
 
-/* May what has taken the place of this copy be overwritten?  It may if it is blank, or
- * an older state of this log.
+/* May this copy be overwritten?  Not if it knows what we do not, or is of another
+ * mirror, as what an NBD server has now may be; nor, if another file is in its place,
+ * if that is not blank.
  */
 static bool
 may_overwrite (struct dm_log *log, struct log_copy *copy)
@@ -1002,6 +1007,7 @@ may_overwrite (struct dm_log *log, struct log_copy *copy)
   log_writer_fini (&writer);
   pthread_mutex_lock (&log->lock);
   may = find.what == LOG_FIND_BLANK ||
+    (find.what == LOG_FIND_CORRUPT && !copy->displaced) ||
     (find.what == LOG_FIND_VALID && is_known (log, &find.super));
   pthread_mutex_unlock (&log->lock);
   if (!may && !copy->foreign && find.what != LOG_FIND_UNREADABLE)
@@ -1009,6 +1015,8 @@ may_overwrite (struct dm_log *log, struct log_copy *copy)
                "of this log; it is not overwritten, so this copy is not used; "
                "move that away", copy->name);
   copy->foreign = !may;
+  if (may)
+    copy->displaced = false;    /* what is there from now on is ours */
   return may;
 }
 
@@ -1046,7 +1054,7 @@ remake_last (struct dm_log *log, unsigned int i, bool replaced)
                "been made anew", copy->name);
     copy->displaced = false;
   }
-  else if (!copy->displaced) {
+  else if (!copy->displaced && !log->dead) {
     g_warning ("log copy %s: its file was %s while it was in use, and there is "
                "no other copy: without it the mirror cannot be started again; "
                "%s", copy->name, replaced ? "replaced" : "deleted", replaced ?
@@ -1104,15 +1112,12 @@ dm_log_restore (struct dm_log *log)
     copy = &log->copies[i];
     if (bdev_place (copy->region.bdev) != BDEV_IN_PLACE)
       copy->displaced = true;
-    if (bdev_revive (copy->region.bdev) < 0 ||
-        (copy->displaced && !may_overwrite (log, copy)))
+    if (bdev_revive (copy->region.bdev) < 0 || !may_overwrite (log, copy))
       copies &= ~(1UL << i);
   }
   pthread_mutex_lock (&log->lock);
   if (copies != 0)
     used = log_bring_in (log, copies, LOG_LABEL_USED);
-  for (left = used; left != 0; left &= left - 1)
-    log->copies[__builtin_ctzl (left)].displaced = false;
   log->restoring = false;
   pthread_mutex_unlock (&log->lock);
   return used != 0;

@@ -577,6 +577,23 @@ count_differences (const struct dm_mirror *m)
   return __atomic_load_n (&m->differences, __ATOMIC_ACQUIRE);
 }
 
+/* How often these sectors have become different, of all times. */
+static unsigned int
+sum_differences (struct dm_mirror *m, unsigned int all, sector_t sector,
+                 sector_t count)
+{
+  unsigned int sum = 0;
+  sector_t chunk;
+  uint64_t i;
+
+  if (all == 0)
+    return 0;
+  chunk = dm_log_chunk (m->log);
+  for (i = sector / chunk; i <= (sector + count - 1) / chunk; i++)
+    sum += dm_log_differs (m->log, i);
+  return sum;
+}
+
 static bool
 read_alike (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
             struct dm_io_result *results)
@@ -597,14 +614,16 @@ bool
 dm_mirror_read (struct dm_mirror *m, void *data, sector_t sector,
                 sector_t count, struct dm_io_result *results)
 {
-  unsigned int differences;
+  unsigned int all, before, now;
   bool ok;
 
   note_request (m);
   do {
-    differences = count_differences (m);
+    all = count_differences (m);
+    before = sum_differences (m, all, sector, count);
     ok = read_alike (m, data, sector, count, results);
-  } while (differences != count_differences (m));
+    now = count_differences (m);
+  } while (now != all && before != sum_differences (m, now, sector, count));
   return ok;
 }
 

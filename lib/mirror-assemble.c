@@ -43,10 +43,11 @@ struct findings {
   struct bdev_stamp *stamps;    /* of each leg that is there */
 };
 
-/* After a crash the times of legs differ by the writes in flight.  A leg that is older
- * by more than this lacks them, or more.
+/* After a crash the times of legs differ by the writes in flight, and after a power cut
+ * by what file systems had yet to write of them.  A leg that is older by more than this
+ * lacks something.
  */
-#define BEHIND_NSEC (5 * NSEC_PER_SEC)
+#define BEHIND_NSEC (60 * NSEC_PER_SEC)
 
 
 static void
@@ -209,6 +210,7 @@ take_known (struct dm_mirror *m, struct findings *f)
     m->legs[i].id = g_strdup (known.id);
     m->legs[i].name = g_strdup (known.id);
     m->legs[i].by_user = known.state == DM_LOG_FAILED;
+    m->legs[i].was_written = known.until != 0;
     m->legs[i].delay = MIRROR_FIRST_DELAY;
     if (known.state == DM_LOG_IN_SYNC)
       f->in_sync |= 1UL << i;
@@ -407,10 +409,7 @@ static bool
 may_be_late (struct dm_mirror *m, unsigned int leg,
              const struct block_device *bdev)
 {
-  struct dm_log_leg known;
-
-  dm_log_get_leg (m->log, leg, &known);
-  return bdev->late > 0 && known.until != 0;
+  return bdev->late > 0 && m->legs[leg].was_written;
 }
 
 /* After a crash writes of the last server may still be under way in servers of legs.

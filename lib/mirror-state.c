@@ -222,8 +222,8 @@ note_difference (struct dm_mirror *m, const struct mirror_failure *f)
   if (lost)
     note_loss (m);
   dm_log_unreconcile (m->log, f->sector, f->count);
-  __atomic_add_fetch (&m->differences, 1, __ATOMIC_RELEASE);
   __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
+  __atomic_add_fetch (&m->differences, 1, __ATOMIC_RELEASE);
 }
 
 /* Called with state_lock: which of the legs that have failed leave the sets?  None of

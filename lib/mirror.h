@@ -35,6 +35,7 @@ struct leg {
   char *name, *id;
   unsigned int place;           /* in the order in which legs were given */
   bool given;                   /* may be reopened */
+  bool was_written;             /* perhaps, until the last server ended */
 
   /* Owned by state_lock. */
   enum dm_mirror_state state;

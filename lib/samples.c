@@ -27,7 +27,7 @@ struct look {
   const struct samples_filter *filter;
   sector_t count, block;
   unsigned char *buffer;
-  bool bad;                     /* a block of B could not be read */
+  bool bad, good;               /* a block of B could not be read, or could */
 };
 
 static bool
@@ -116,6 +116,7 @@ compare_block (struct look *look, sector_t sector, sector_t *at)
   }
   if (r < 0)
     return r;
+  look->good = true;
   *at = first;
   return memcmp (a, b, count * DM_IO_SECTOR_SIZE) != 0 &&
     is_quiet (look, first);
@@ -159,6 +160,6 @@ samples_compare (const struct io_region *a, const struct io_region *b,
     r = compare_part (&look, from, MIN (from + part, count), at);
   g_free (look.buffer);
   if (r == 0 && look.bad)
-    r = -EIO;
+    r = look.good ? -EIO : -ENXIO;
   return r;
 }

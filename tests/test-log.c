@@ -1021,8 +1021,8 @@ test_r11_restore (void)
   clear_traces (&f);
   g_assert_true (dm_log_restore (f.log));
   a = trace_of (&f.where[0], 1);
-  b = trace_of (&f.where[1], 3);
-  g_assert_cmpuint (a[0].end, <, b[2].begin);
+  b = trace_of (&f.where[1], 4);
+  g_assert_cmpuint (a[0].end, <, b[3].begin);
   {
     g_autofree char *old = get_trace (&f, 0), *new = get_trace (&f, 1);
 

@@ -615,26 +615,25 @@ static void
 test_s4_behind (struct volume *v, unsigned int behind)
 {
   struct dm_log_leg info;
+  unsigned int i;
   uint64_t mtime;
 
   volume_start_quiet (v);
   g_assert_true (volume_write (v, 1, 0, SECTORS));
+  mtime = mtime_of (v, 1) - 200 * NSEC_PER_SEC;
+  for (i = 0; i < LEGS; i++)
+    mock_touch (v->legs[i], mtime);
   volume_stop (v);
   volume_start_quiet (v);
-  g_usleep (2000);
   g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
   g_assert_true (volume_flush (v));
-  mtime = mtime_of (v, 1);
   volume_crash (v, 1);
   volume_load (v);
   dm_log_get_leg (v->log, 0, &info);
   leg_set (v, 0, 1, 3 * CHUNK, 1);
   mock_touch (v->legs[0], behind == AS_WHEN_QUIET ? info.stamp.mtime :
-              behind == SOME_TIME ? mtime : info.stamp.mtime - 1);
-  if (behind == SOME_TIME) {    /* within the lease */
-    mock_touch (v->legs[1], mtime + 6 * NSEC_PER_SEC);
-    mock_touch (v->legs[2], mtime + 6 * NSEC_PER_SEC);
-  }
+              behind == SOME_TIME ? mtime + 100 * NSEC_PER_SEC :
+              info.stamp.mtime - 1);
   volume_start (v);
   g_assert_cmpint (volume_read (v, 3 * CHUNK), ==, 2);
   volume_await_in_sync (v);
