@@ -18,12 +18,20 @@ set -x
 
 MiB=1048576
 size=$(( 160 * MiB ))
-rate=$(( 16 * MiB ))            # per second
+rate=$(( 8 * MiB ))             # per second
 interruptions=4
 
 start ()
 {
   start_mirror timeout=1 log=log resync-rate=$rate read=first "$@"
+}
+
+# has_copied: something, since the last start.
+has_copied ()
+{
+  local left
+  left=$(status '.legs[] | select(.number == 1) | .out_of_sync')
+  [ "$left" -le $(( lacking - 8 * MiB )) ]
 }
 
 random_file a.img $size
@@ -33,7 +41,7 @@ start init=sync a.img "${remote_uri[b]}"
 lacking=$size
 interrupted=0
 for n in $(seq $interruptions); do
-  sleep 4                       # nothing is copied for timeout= seconds
+  wait_for has_copied
   nap 600
   [ "$(state 1)" = recovering ] || break        # a slow machine
   if [ $(( n % 2 )) -eq 0 ]; then
