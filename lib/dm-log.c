@@ -258,7 +258,7 @@ mark_word (struct dm_log *log, uint64_t word, uint64_t bits)
 static bool
 mark (struct dm_log *log, uint64_t first, uint64_t end, uint64_t now)
 {
-  bool durable = (log->absent & log->maybe_in_sync) == 0;
+  bool durable = (log->absent & log->maybe_in_sync) == 0 && log->quiet == 0;
 
   for (; first < end; first = (first | 63) + 1)
     if (!mark_word (log, first / 64, log_bits (first, end)))
@@ -605,13 +605,23 @@ dm_log_in_doubt (struct dm_log *log, unsigned long legs, sector_t sector,
  * Recovery
  */
 
-void
+int
 dm_log_recover (struct dm_log *log, unsigned int leg)
 {
+  int r = 0;
+
   pthread_mutex_lock (&log->lock);
   log->absent &= ~(1UL << leg);
   log_recompute_lease (log);
+  /* A commit under way may begin an epoch that is thought to be quiet. */
+  if (log->quiet > 0 || log->leading) {
+    log->super_wanted++;
+    r = log_commit (log, false);
+  }
+  if (r < 0)
+    drop_legs (log, 1UL << leg);
   pthread_mutex_unlock (&log->lock);
+  return r;
 }
 
 /* Locked.  What is to be copied to a leg, of the chunks of one word. */
@@ -856,58 +866,8 @@ dm_log_set_failed (struct dm_log *log, unsigned int leg, bool failed)
 }
 
 /*----------------------------------------------------------------------
- * Start, and copies that come back
+ * Start
  */
-
-/* Locked.  The copies beside legs that are away. */
-static unsigned long
-copies_away (const struct dm_log *log)
-{
-  unsigned long copies = 0, legs = log->away;
-  const char *id;
-  unsigned int i;
-
-  for (; legs != 0; legs &= legs - 1) {
-    id = log->legs[__builtin_ctzl (legs)].id;
-    for (i = 0; i < log->num_copies; i++)
-      if (g_strcmp0 (log->copies[i].leg, id) == 0)
-        copies |= 1UL << i;
-  }
-  return copies;
-}
-
-void
-dm_log_set_away (struct dm_log *log, unsigned int leg, bool away)
-{
-  unsigned long copies;
-
-  pthread_mutex_lock (&log->lock);
-  if (away)
-    log->away |= 1UL << leg;
-  else
-    log->away &= ~(1UL << leg);
-  copies = copies_away (log) & log->current;
-  if (copies != 0 && copies != log->current)
-    log_expel (log, copies);
-  pthread_mutex_unlock (&log->lock);
-}
-
-/* Locked.  Copies that could be in use and are not.  If none is in use, only
- * the last that were: the others know less than these, and if they came into use
- * these would not hear of it.
- */
-static unsigned long
-unused_copies (const struct dm_log *log)
-{
-  unsigned long copies = 0;
-  unsigned int i;
-
-  for (i = 0; i < log->num_copies; i++)
-    if (!(log->current & 1UL << i) && !log->copies[i].too_small &&
-        !log->copies[i].region.bdev->read_only)
-      copies |= 1UL << i;
-  return log->dead ? copies & log->last : copies & ~copies_away (log);
-}
 
 /* Locked. */
 static void
@@ -934,23 +894,6 @@ dm_log_distrust (struct dm_log *log, unsigned long legs)
   pthread_mutex_unlock (&log->lock);
 }
 
-bool
-dm_log_is_set_back (struct dm_log *log, unsigned int leg,
-                    const struct block_device *bdev)
-{
-  const struct log_copy *copy;
-  unsigned int i;
-
-  for (i = 0; i < log->num_copies; i++) {
-    copy = &log->copies[i];
-    if (copy->set_back &&
-        (g_strcmp0 (copy->leg, log->legs[leg].id) == 0 ||
-         (bdev->file != NULL && copy->region.bdev->file == bdev->file)))
-      return true;
-  }
-  return false;
-}
-
 int
 dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
 {
@@ -961,7 +904,7 @@ dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
   log_write_where (log, &log->writer, log->current);
   pthread_mutex_lock (&log->lock);
   set_absent (log, absent, lost);
-  copies = unused_copies (log);
+  copies = log_unused_copies (log);
   /* One that could not be read may be in use, says the superblock.  Before it
    * is overwritten the others have to say otherwise, durably: were the power cut
    * in between, the next start would miss it.
@@ -975,150 +918,4 @@ dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
   pthread_mutex_unlock (&log->lock);
   log_put_labels (log, log->unlabelled);
   return r;
-}
-
-/* Locked.  Does a superblock say nothing that we do not know? */
-static bool
-is_known (const struct dm_log *log, const struct log_super *super)
-{
-  unsigned int i;
-
-  if (memcmp (super->uuid, log->uuid, LOG_UUID) != 0)
-    return false;
-  for (i = 0; i < log->super.num_history; i++)
-    if (log->super.history[i] == super->epoch)
-      return true;
-  return log->super.epoch == super->epoch;
-}
-
-/* May this copy be overwritten?  Not if it knows what we do not, or is of another
- * mirror, as what an NBD server has now may be; nor, if another file is in its place,
- * if that is not blank.
- */
-static bool
-may_overwrite (struct dm_log *log, struct log_copy *copy)
-{
-  struct log_writer writer = { 0 };
-  struct log_find find = { .what = LOG_FIND_UNREADABLE };
-  bool may;
-
-  if (log_writer_init (&writer))
-    log_find_copy (&copy->region, writer.buffer, writer.checksum, &find);
-  log_writer_fini (&writer);
-  pthread_mutex_lock (&log->lock);
-  may = find.what == LOG_FIND_BLANK ||
-    (find.what == LOG_FIND_CORRUPT && !copy->displaced) ||
-    (find.what == LOG_FIND_VALID && is_known (log, &find.super));
-  pthread_mutex_unlock (&log->lock);
-  if (!may && !copy->foreign && find.what != LOG_FIND_UNREADABLE)
-    g_warning ("log copy %s: something else is there now that is no older state "
-               "of this log; it is not overwritten, so this copy is not used; "
-               "move that away", copy->name);
-  copy->foreign = !may;
-  if (may)
-    copy->displaced = false;    /* what is there from now on is ours */
-  return may;
-}
-
-/* The copies in use whose files are not where they were; *REPLACED: others are. */
-static unsigned long
-find_displaced (struct dm_log *log, unsigned long *replaced)
-{
-  unsigned long displaced = 0, copies;
-  enum bdev_place place;
-  unsigned int i;
-
-  *replaced = 0;
-  pthread_mutex_lock (&log->lock);
-  copies = log->current;
-  pthread_mutex_unlock (&log->lock);
-  for (; copies != 0; copies &= copies - 1) {
-    i = __builtin_ctzl (copies);
-    place = bdev_place (log->copies[i].region.bdev);
-    if (place != BDEV_IN_PLACE)
-      displaced |= 1UL << i;
-    if (place == BDEV_REPLACED)
-      *replaced |= 1UL << i;
-  }
-  return displaced;
-}
-
-/* Locked, but for the I/O.  There is no other that could be told first. */
-static void
-remake_last (struct dm_log *log, unsigned int i, bool replaced)
-{
-  struct log_copy *copy = &log->copies[i];
-
-  if (!replaced && log_remake (log, i)) {
-    g_warning ("log copy %s: its file was deleted while it was in use, and has "
-               "been made anew", copy->name);
-    copy->displaced = false;
-  }
-  else if (!copy->displaced && !log->dead) {
-    g_warning ("log copy %s: its file was %s while it was in use, and there is "
-               "no other copy: without it the mirror cannot be started again; "
-               "%s", copy->name, replaced ? "replaced" : "deleted", replaced ?
-               "move away what is there now" :
-               "make it possible to create it there");
-    copy->displaced = true;
-  }
-}
-
-void
-dm_log_look_after (struct dm_log *log)
-{
-  unsigned long replaced, displaced = find_displaced (log, &replaced);
-  unsigned long others, left;
-  struct log_copy *copy;
-
-  if (displaced == 0)
-    return;
-  pthread_mutex_lock (&log->lock);
-  displaced &= log->current;
-  others = displaced;
-  if (displaced == log->current)        /* one stays until another is back */
-    others &= others - 1;
-  for (left = others; left != 0; left &= left - 1) {
-    copy = &log->copies[__builtin_ctzl (left)];
-    copy->displaced = true;
-    g_warning ("log copy %s: its file was deleted or replaced while it was in "
-               "use: it is made anew", copy->name);
-  }
-  if (others != 0)
-    log_expel (log, others);
-  else if (displaced != 0)
-    remake_last (log, __builtin_ctzl (displaced), replaced & displaced);
-  pthread_mutex_unlock (&log->lock);
-  if (others != 0)
-    dm_log_restore (log);
-}
-
-bool
-dm_log_restore (struct dm_log *log)
-{
-  unsigned long copies, left, used = 0;
-  struct log_copy *copy;
-  unsigned int i;
-
-  pthread_mutex_lock (&log->lock);
-  copies = log->restoring ? 0 : unused_copies (log);
-  log->restoring = log->restoring || copies != 0;
-  pthread_mutex_unlock (&log->lock);
-  if (copies == 0)
-    return false;
-
-  for (left = copies; left != 0; left &= left - 1) {
-    i = __builtin_ctzl (left);
-    copy = &log->copies[i];
-    if (bdev_place (copy->region.bdev) != BDEV_IN_PLACE)
-      copy->displaced = true;
-    if (bdev_revive (copy->region.bdev) < 0 || !may_overwrite (log, copy))
-      copies &= ~(1UL << i);
-  }
-  pthread_mutex_lock (&log->lock);
-  if (copies != 0)
-    used = log_bring_in (log, copies, LOG_LABEL_USED);
-  log->restoring = false;
-  pthread_mutex_unlock (&log->lock);
-  return used != 0;
 }

@@ -101,7 +101,9 @@ extern struct dm_log *dm_log_load (unsigned int num_copies,
                                    const struct dm_log_copy *copies,
                                    char **error);
 
-/* One more copy, before dm_log_start, which overwrites it. */
+/* One more copy: before dm_log_start, which overwrites it; or later, then
+ * dm_log_restore does, if it knows no more than the others.
+ */
 extern void dm_log_add_copy (struct dm_log *log,
                              const struct dm_log_copy *copy);
 
@@ -254,9 +256,9 @@ extern bool dm_log_in_doubt (struct dm_log *log, unsigned long legs,
  */
 
 /* The leg is no longer absent: it is written like the others, but stays out
- * of sync until dm_log_join.
+ * of sync until dm_log_join.  -EIO: no copy is left; then it is still absent.
  */
-extern void dm_log_recover (struct dm_log *log, unsigned int leg);
+extern int dm_log_recover (struct dm_log *log, unsigned int leg);
 
 /* The next run of chunks in [*first, end) which any of LEGS lacks, without those that
  * are in doubt there, each lacked by the same of them: sets *first, *after and
@@ -311,6 +313,15 @@ extern void dm_log_set_away (struct dm_log *log, unsigned int leg, bool away);
  * is made anew there.  To be called every so often.
  */
 extern void dm_log_look_after (struct dm_log *log);
+
+/* Before a leg that was not used is used again: has a copy of the log that is not in
+ * use, beside that leg, on the same device, or beside no leg, seen changes that this
+ * log has not?  Then its name is in *COPY, to be freed with g_free, else NULL.  With
+ * OVERWRITE such copies are no longer copies of the log when it returns 0, durably.
+ */
+extern int dm_log_split_brain (struct dm_log *log, unsigned int leg,
+                               const struct block_device *bdev,
+                               bool overwrite, char **copy);
 
 /* Bring copies that have failed up to date, if they can be written again.
  * Returns true if one was.

@@ -37,13 +37,23 @@ enum dm_mirror_state {
 #define DM_MIRROR_STATES (DM_MIRROR_MISSING + 1)
 extern const char *dm_mirror_state_name (enum dm_mirror_state state);
 
+/* What dm_mirror_add may do to a region: copy to it what the log says that it lacks;
+ * everything; and everything, although the copy of the log that belongs to it has seen
+ * changes that this mirror has not.
+ */
+enum dm_mirror_add {
+  DM_MIRROR_ADD,
+  DM_MIRROR_ADD_FULL,
+  DM_MIRROR_ADD_OVERWRITE,
+};
+
 /* A region that is to be a leg, and its name in messages. */
 struct dm_mirror_leg {
   struct io_region region;      /* bdev NULL: it cannot be opened now */
   const char *name;
   const char *id;               /* by which the log knows it; or NULL: name */
   bool write_mostly;            /* read only if no other can be */
-  bool full;                    /* dm_mirror_add: it lacks everything */
+  enum dm_mirror_add add;       /* for dm_mirror_add */
 };
 
 /* Which of the legs that are fit to be read is. */
@@ -62,6 +72,10 @@ enum dm_mirror_read {
  *   missing, with the name it was given.  Opens it and sets *REGION, or returns
  *   false.  May be NULL.
  * unopen: closes that again, if it cannot be used.
+ * open_copies: called before a leg that was not used is used again, with its id: opens
+ *   those copies of the log that may have been used with it and are not open, and
+ *   gives them to dm_log_add_copy.  False with a message in *ERROR, to be freed with
+ *   g_free, if the one beside it cannot be looked at now.  May be NULL.
  */
 struct dm_mirror_options {
   enum dm_mirror_read policy;
@@ -71,6 +85,7 @@ struct dm_mirror_options {
   uint64_t resync_rate;
   bool (*reopen) (void *context, const char *name, struct io_region *region);
   void (*unopen) (void *context, struct io_region *region);
+  bool (*open_copies) (void *context, const char *id, char **error);
   void *context;
 };
 
@@ -209,10 +224,9 @@ extern int dm_mirror_find_leg (struct dm_mirror *mirror, const char *name);
  */
 extern int dm_mirror_fail (struct dm_mirror *mirror, unsigned int leg);
 
-/* Use a leg again, or a new one, and recover it: what it lacks if the log
- * knows it, else all, or if that is wanted.  Its region is not used if the mirror has it open.  One
- * thread at a time for one leg.
- * Returns its number, or -1 with a message in *ERROR.
+/* Use a leg again, or a new one, and recover it: what it lacks if the log knows it, else
+ * all, or if that is wanted.  Its region is not used if the mirror has it open.  One
+ * thread at a time for one leg.  Returns its number, or -1 with a message in *ERROR.
  */
 extern int dm_mirror_add (struct dm_mirror *mirror,
                           const struct dm_mirror_leg *leg, char **error);

@@ -234,6 +234,18 @@ copy_numbers (struct dm_log *log, unsigned long copies)
   return numbers;
 }
 
+/* Is any leg written, or about to be, in what this commit records?  That is so where
+ * chunks are dirty, and while a leg recovers.
+ */
+static bool
+is_changing (const struct dm_log *log)
+{
+  uint64_t n = log->g.chunks;
+
+  return log->recovering || log_next_bit (log->dirty.staged, 0, n) < n ||
+    log_next_bit (log->dirty.disk, 0, n) < n;
+}
+
 /* One that has been in use no longer is.  If all that had the epoch before this
  * one have this one as well nobody has to be told from the others by that: one
  * copy may fail and come back for ever, while another is away.
@@ -249,6 +261,10 @@ new_epoch (struct dm_log *log)
              sizeof super->history - sizeof super->history[0]);
     super->num_history = MIN (super->num_history + 1, LOG_HISTORY);
   }
+  else if (super->quiet > 1)    /* one of these is forgotten */
+    super->quiet--;
+  super->quiet = is_changing (log) ? 0 :
+    MIN (super->quiet + 1, super->num_history);
   super->history[0] = super->epoch;
   super->epoch = log_random ();
   super->generation++;
@@ -357,6 +373,19 @@ stage_blocks (struct dm_log *log, uint64_t *from, uint64_t *to, bool clears)
 }
 
 /* Locked. */
+static bool
+is_recovering (const struct dm_log *log)
+{
+  unsigned int i;
+
+  for (i = 0; i < log->num_legs; i++)
+    if (!(log->absent & 1UL << i) &&
+        log->legs[i].info.state != DM_LOG_IN_SYNC)
+      return true;
+  return false;
+}
+
+/* Locked. */
 static void
 snapshot (struct dm_log *log, bool clears, uint64_t *super_version)
 {
@@ -369,6 +398,11 @@ snapshot (struct dm_log *log, bool clears, uint64_t *super_version)
   if (clears)
     stage_blocks (log, log->clears, log->clear_blocks, true);
 
+  log->recovering = is_recovering (log);
+  if (log->super.quiet > 0 && is_changing (log)) {
+    log->super.quiet = 0;
+    log->super_wanted++;
+  }
   *super_version = log->super_staged = log->super_wanted;
   log->super.num_legs = log->num_legs;
   for (i = 0; i < log->num_legs; i++) {
@@ -404,6 +438,7 @@ super_done (struct dm_log *log, uint64_t version)
   unsigned int i;
 
   log->super_durable = version;
+  log->quiet = log->super.quiet;
   log->maybe_in_sync = 0;
   for (i = 0; i < log->super.num_legs; i++) {
     log->legs[i].until = log->super.legs[i].until;
@@ -600,15 +635,15 @@ erase_copy (struct dm_log *log, const struct log_writer *writer,
                     LOG_SUPER_AT, LOG_DIRTY_AT) == 0;
 }
 
-void
-log_erase (struct dm_log *log, unsigned long copies)
+bool
+log_erase (struct dm_log *log, const struct log_writer *writer,
+           unsigned long copies)
 {
-  unsigned int i;
+  bool ok = true;
 
-  for (; copies != 0; copies &= copies - 1) {
-    i = __builtin_ctzl (copies);
-    erase_copy (log, &log->writer, i, LOG_LABEL_NEW);
-  }
+  for (; copies != 0; copies &= copies - 1)
+    ok = erase_copy (log, writer, __builtin_ctzl (copies), LOG_LABEL_NEW) && ok;
+  return ok;
 }
 
 /* What it says so far is outdated, and would mislead once it is mixed with
@@ -688,18 +723,16 @@ join_copies (struct dm_log *log, const struct log_writer *writer,
   return log->current & copies;
 }
 
-/* Locked. */
-static void
-wait_to_lead (struct dm_log *log)
+void
+log_wait_to_lead (struct dm_log *log)
 {
   while (log->leading)
     pthread_cond_wait (&log->progress, &log->lock);
   log->leading = true;
 }
 
-/* Locked. */
-static void
-end_to_lead (struct dm_log *log)
+void
+log_end_to_lead (struct dm_log *log)
 {
   log->leading = false;
   pthread_cond_broadcast (&log->progress);
@@ -718,9 +751,9 @@ log_bring_in (struct dm_log *log, unsigned long copies,
   }
   copies &= ~write_all (log, &writer, copies, label, blocks);
   if (copies != 0) {
-    wait_to_lead (log);
+    log_wait_to_lead (log);
     copies = join_copies (log, &writer, copies, blocks);
-    end_to_lead (log);
+    log_end_to_lead (log);
   }
   log_writer_fini (&writer);
   return copies;
@@ -759,7 +792,7 @@ log_remake (struct dm_log *log, unsigned int copy)
 
   if (blocks == NULL)
     return false;
-  wait_to_lead (log);
+  log_wait_to_lead (log);
   pthread_mutex_unlock (&log->lock);
   revived = bdev_revive (log->copies[copy].region.bdev) == 0;
   if (revived)
@@ -772,6 +805,6 @@ log_remake (struct dm_log *log, unsigned int copy)
     log->last = 1UL << copy;
     died (log);
   }
-  end_to_lead (log);
+  log_end_to_lead (log);
   return written && !log->dead;
 }

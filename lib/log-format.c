@@ -37,6 +37,7 @@
 #define AT_NUM_LEGS 96
 #define AT_NUM_HISTORY 100
 #define AT_COPIES 104
+#define AT_QUIET 112
 #define AT_HISTORY 128
 #define AT_LEGS 640
 
@@ -296,6 +297,7 @@ log_encode_super (void *block, const struct log_super *super,
   put32 (block, AT_NUM_LEGS, super->num_legs);
   put32 (block, AT_NUM_HISTORY, super->num_history);
   put64 (block, AT_COPIES, super->copies);
+  put32 (block, AT_QUIET, super->quiet);
   for (i = 0; i < super->num_history; i++)
     put64 (block, AT_HISTORY + i * 8, super->history[i]);
   for (i = 0; i < super->num_legs; i++)
@@ -316,7 +318,8 @@ is_sane (const struct log_super *super)
     return false;
   if (super->num_legs == 0 || super->num_legs > LOG_MAX_LEGS ||
       super->num_history > LOG_HISTORY ||
-      super->num_history >= super->generation)
+      super->num_history >= super->generation ||
+      super->quiet > super->num_history)
     return false;
   for (i = 0; i < super->num_legs; i++)
     if (super->legs[i].state < DM_LOG_IN_SYNC ||
@@ -344,6 +347,7 @@ log_decode_super (const void *block, struct log_super *super,
   super->num_legs = get32 (block, AT_NUM_LEGS);
   super->num_history = get32 (block, AT_NUM_HISTORY);
   super->copies = get64 (block, AT_COPIES);
+  super->quiet = get32 (block, AT_QUIET);
   for (i = 0; i < LOG_HISTORY; i++)
     super->history[i] = get64 (block, AT_HISTORY + i * 8);
   for (i = 0; i < LOG_MAX_LEGS; i++)

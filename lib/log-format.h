@@ -89,13 +89,15 @@ struct log_super_leg {
 };
 
 /* The history has the epochs before this one that another copy may still have,
- * the latest first.
+ * the latest first.  QUIET: in so many epochs, this one and those before it, no leg
+ * was written.
  */
 struct log_super {
   unsigned char uuid[LOG_UUID];
   uint64_t sequence, generation, epoch;
   unsigned int num_history;
   uint64_t history[LOG_HISTORY];
+  unsigned int quiet;
   sector_t volume, chunk;
   unsigned int num_legs;
   uint64_t copies;              /* in use, a set of copy numbers */

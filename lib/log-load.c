@@ -10,9 +10,9 @@
  * counted, and perhaps a part of one more, so their bitmaps are or-ed.
  * Where none of them has a valid block, all its bits are set (S3).
  *
- * Copies of an epoch in the ruling one's history are outdated.  Any other
- * epoch has gone on by itself without the ruling one's knowing: which
- * of them is right cannot be told.
+ * Copies of an epoch in the ruling one's history are outdated.  A copy of any other
+ * epoch has gone on by itself without the ruling one's knowing: which of them is
+ * right cannot be told, unless one has changed nothing since (log-epochs.c).
  */
 
 #include <config.h>
@@ -126,7 +126,7 @@ write_new (struct dm_log *log, char **error)
     log_put_labels (log, all);  /* no longer one that is being made */
     return true;
   }
-  log_erase (log, used);
+  log_erase (log, &log->writer, used);
   refuse (error, "log copy %s: it cannot be written, so the new log was not "
           "made; leave it out, or mend what the warning before says",
           log->copies[__builtin_ctzl (all & ~used)].name);
@@ -214,15 +214,18 @@ dm_log_new (unsigned int num_copies, const struct dm_log_copy *copies,
 void
 dm_log_add_copy (struct dm_log *log, const struct dm_log_copy *copy)
 {
-  struct log_copy *c;
+  struct log_copy *c = NULL;
 
-  if (log->num_copies == LOG_MAX_COPIES) {
+  pthread_mutex_lock (&log->lock);
+  log_wait_to_lead (log);       /* it owns the copies, too */
+  if (log->num_copies < LOG_MAX_COPIES)
+    c = log_new_copy (log, copy);
+  log_end_to_lead (log);
+  pthread_mutex_unlock (&log->lock);
+  if (c == NULL)
     g_warning ("log copy %s: it is not used: there are %d already",
                copy->name, LOG_MAX_COPIES);
-    return;
-  }
-  c = log_new_copy (log, copy);
-  if (c->too_small)
+  else if (c->too_small)
     g_warning ("log copy %s: it is not used: it has %" PRIu64 " sectors, but "
                "%u are needed", copy->name, copy->region.count,
                log->g.blocks * LOG_BLOCK_SECTORS);
@@ -297,6 +300,18 @@ compare_supers (const struct log_super *a, const struct log_super *b)
   return 0;
 }
 
+/* One that knows no more than the other does not rule, although it may have been used
+ * later.
+ */
+static bool
+rules_over (const struct log_super *a, const struct log_super *b)
+{
+  bool no_more = log_knows_no_more (a, b);
+
+  return no_more == log_knows_no_more (b, a) ? compare_supers (a, b) > 0 :
+    !no_more;
+}
+
 static bool
 find_ruling (struct finds *f)
 {
@@ -311,7 +326,7 @@ find_ruling (struct finds *f)
     }
     if (find->what == LOG_FIND_VALID &&
         (f->ruling == NULL ||
-         compare_supers (&find->super, &f->ruling->super) > 0))
+         rules_over (&find->super, &f->ruling->super)))
       f->ruling = find;
   }
   return f->ruling != NULL ? judge_invalid (f) : judge_none (f);
@@ -351,17 +366,14 @@ enum relation { CURRENT, OUTDATED, SET_BACK, ESTRANGED, TOO_OLD };
 static enum relation
 relate (const struct log_super *super, const struct log_super *ruling)
 {
-  uint64_t age = ruling->generation - super->generation;
-  unsigned int i;
-
-  if (age == 0)
-    return super->epoch != ruling->epoch ? ESTRANGED :
-      ruling->sequence - super->sequence > MOST_BEHIND ? SET_BACK : CURRENT;
-  for (i = 0; i < ruling->num_history; i++)
-    if (ruling->history[i] == super->epoch)
-      return OUTDATED;
+  if (super->epoch == ruling->epoch)
+    return ruling->sequence - super->sequence > MOST_BEHIND ? SET_BACK :
+      CURRENT;
+  if (log_knows_no_more (super, ruling))
+    return OUTDATED;
   /* What is not in a full history may have been forgotten. */
-  return age > LOG_HISTORY && ruling->num_history == LOG_HISTORY ? TOO_OLD :
+  return ruling->num_history == LOG_HISTORY &&
+    ruling->generation > super->generation + LOG_HISTORY ? TOO_OLD :
     ESTRANGED;
 }
 
@@ -382,9 +394,10 @@ check_relation (struct finds *f, struct log_find *find)
   case ESTRANGED:
     refuse (f->error, "log copies %s and %s contradict each other: the mirror "
             "was used with only the one and then with only the other "
-            "(split brain), so each may lack what the other has; decide "
-            "which regions are right, and leave out and remove the other "
-            "copy and its region", name_of (f, find),
+            "(split brain), so each lacks what the other has; decide which "
+            "is right, move the other copy away, and leave out a region that "
+            "was used with that one alone ('dmioctl add --overwrite' takes it "
+            "back when the mirror runs)", name_of (f, find),
             name_of (f, f->ruling));
     return false;
   default:

@@ -92,6 +92,7 @@ struct dm_log {
    * stamp.
    */
   uint64_t lease, latest_stamp;
+  unsigned int quiet;           /* durable: log_super.quiet */
 
   /* Commits. */
   bool leading;                 /* one is under way */
@@ -99,7 +100,7 @@ struct dm_log {
   uint64_t done, done_clears;   /* the last that has got so far */
   unsigned int clear_waiters;
   bool dead;                    /* no copy is left */
-  bool restoring;
+  bool restoring;               /* copies that are not in use are looked at */
   uint64_t *missed;             /* blocks written since that began */
   unsigned long current;        /* copies in use */
   unsigned long last;           /* ... the last that may think they are */
@@ -113,6 +114,7 @@ struct dm_log {
   struct log_super super;       /* as last written, or about to be */
   uint64_t *set_blocks, *clear_blocks; /* of this commit */
   unsigned long joining;        /* copies that are about to be in use */
+  bool recovering;              /* a leg is, at this commit */
   /* Copies, by number, that surely have the epoch; that may have it; that may
    * have the one before it.
    */
@@ -192,11 +194,30 @@ extern void log_expel (struct dm_log *log, unsigned long copies);
  */
 extern bool log_remake (struct dm_log *log, unsigned int copy);
 
+/* Let no commit begin, when the one that is under way has ended. */
+extern void log_wait_to_lead (struct dm_log *log);
+extern void log_end_to_lead (struct dm_log *log);
+
 /* Write labels of copies in use, while no commit is under way. */
 extern void log_put_labels (struct dm_log *log, unsigned long copies);
-/* Before the log is shared: these copies are no log any more. */
-extern void log_erase (struct dm_log *log, unsigned long copies);
+/* These copies, which are not in use, are no log any more.  False if that failed.  The
+ * lock need not be held.
+ */
+extern bool log_erase (struct dm_log *log, const struct log_writer *writer,
+                       unsigned long copies);
 extern uint64_t log_random (void);
+
+/* log-epochs.c.  True if all that SUPER knows of the legs is known to OTHER, or has not
+ * changed since they parted.
+ */
+extern bool log_knows_no_more (const struct log_super *super,
+                               const struct log_super *other);
+
+/* log-copies.c.  Locked: copies that may come into use.  If none is in use, only the
+ * last that were: the others know less than these, and if they came into use these
+ * would not hear of it.
+ */
+extern unsigned long log_unused_copies (const struct dm_log *log);
 
 /* log-where.c.  Read into PLACES those that are not known yet and are on this
  * copy of the log.

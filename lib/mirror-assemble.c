@@ -545,10 +545,30 @@ mirror_assemble (struct dm_mirror *m, unsigned int num_legs,
  */
 struct candidate {
   const struct io_region *region;
-  bool full;                    /* the user says that it has nothing */
+  enum dm_mirror_add add;
   enum mirror_change change;
   uint64_t date;
 };
+
+/* Called with state_lock, for a leg that is not used: what is to be recorded of it. */
+static int
+record_return (struct dm_mirror *m, unsigned int leg,
+               const struct candidate *c, const struct block_device *bdev)
+{
+  g_autofree char *copy = NULL;
+  int r = 0;
+
+  if (c->change == MIRROR_CHANGED || c->add >= DM_MIRROR_ADD_FULL)
+    r = dm_log_lose (m->log, leg);
+  if (r == 0 && m->legs[leg].by_user)
+    r = dm_log_set_failed (m->log, leg, false);
+  if (r == 0 && c->add == DM_MIRROR_ADD_OVERWRITE)
+    r = dm_log_split_brain (m->log, leg, bdev, true, &copy);
+  if (copy != NULL && r == 0)
+    g_warning ("region %u (%s): log copy %s is given up, as the user wishes",
+               leg, m->legs[leg].name, copy);
+  return r;
+}
 
 /* Called with state_lock, for a leg that is not used.  Let it be recovered. */
 static int
@@ -556,18 +576,15 @@ readmit (struct dm_mirror *m, unsigned int leg, const struct candidate *c,
          char **error)
 {
   struct leg *l = &m->legs[leg];
-  enum mirror_change change =
-    l->region.bdev == NULL ? c->change : MIRROR_UNCHANGED;
-  int r = 0;
+  const struct block_device *bdev =
+    l->region.bdev != NULL ? l->region.bdev : c->region->bdev;
+  int r;
 
-  if (l->region.bdev == NULL && c->region->bdev == NULL) {
+  if (bdev == NULL) {
     fail (error, "region '%s' is missing: it has to be opened", l->name);
     return -1;
   }
-  if (change == MIRROR_CHANGED || c->full)
-    r = dm_log_lose (m->log, leg);
-  if (r == 0 && l->by_user)
-    r = dm_log_set_failed (m->log, leg, false);
+  r = record_return (m, leg, c, bdev);
   if (r < 0) {
     fail (error, "region '%s': the log cannot be written: %s", l->name,
           g_strerror (-r));
@@ -608,6 +625,39 @@ look_at (struct dm_mirror *m, unsigned int leg, const struct io_region *region,
     mirror_check_leg (m, leg, region, &c->change, &stamp, error);
 }
 
+static bool
+open_copies (struct dm_mirror *m, unsigned int leg, char **error)
+{
+  return m->options.open_copies == NULL ||
+    m->options.open_copies (m->options.context, m->legs[leg].id, error);
+}
+
+enum mirror_return
+mirror_may_return (struct dm_mirror *m, unsigned int leg,
+                   const struct block_device *bdev, char **error)
+{
+  const struct leg *l = &m->legs[leg];
+  g_autofree char *copy = NULL;
+  int r;
+
+  if (!open_copies (m, leg, error))
+    return MIRROR_RETURN_LATER;
+  r = dm_log_split_brain (m->log, leg, bdev, false, &copy);
+  if (r == 0 && copy == NULL)
+    return MIRROR_RETURN;
+  if (r < 0) {
+    fail (error, "region %u (%s): its copy of the log cannot be looked at: %s",
+          leg, l->name, g_strerror (-r));
+    return MIRROR_RETURN_LATER;
+  }
+  fail (error, "region %u (%s): log copy %s has seen changes that this mirror "
+        "has not, and the reverse (split brain), so this region is not used: "
+        "give up what it has with 'dmioctl add --overwrite', or end this "
+        "server and start with that region and that copy alone", leg, l->name,
+        copy);
+  return MIRROR_SPLIT_BRAIN;
+}
+
 bool
 mirror_readmit (struct dm_mirror *m, unsigned int leg,
                 const struct io_region *region, char **error)
@@ -621,6 +671,27 @@ mirror_readmit (struct dm_mirror *m, unsigned int leg,
   r = readmit (m, leg, &c, error);
   pthread_mutex_unlock (&m->state_lock);
   return r >= 0;
+}
+
+/* May the user use this leg, which the log knows, again?  */
+static bool
+check_return (struct dm_mirror *m, unsigned int leg,
+              const struct dm_mirror_leg *given, struct candidate *c,
+              char **error)
+{
+  const struct block_device *bdev;
+
+  if (!look_at (m, leg, &given->region, c, error))
+    return false;
+  c->add = given->add;
+  pthread_mutex_lock (&m->state_lock);
+  bdev = m->legs[leg].region.bdev;
+  pthread_mutex_unlock (&m->state_lock);
+  if (bdev == NULL)
+    bdev = given->region.bdev;
+  if (bdev == NULL || c->add == DM_MIRROR_ADD_OVERWRITE)
+    return open_copies (m, leg, error);
+  return mirror_may_return (m, leg, bdev, error) == MIRROR_RETURN;
 }
 
 /* Called with state_lock. */
@@ -671,9 +742,8 @@ dm_mirror_add (struct dm_mirror *m, const struct dm_mirror_leg *leg,
   struct candidate c = { 0 };
   int i = dm_mirror_find_leg (m, id_of (leg)), r;
 
-  if (i >= 0 && !look_at (m, i, &leg->region, &c, error))
+  if (i >= 0 && !check_return (m, i, leg, &c, error))
     return -1;
-  c.full = leg->full;
   pthread_mutex_lock (&m->state_lock);
   state = i < 0 ? DM_MIRROR_OUT_OF_SYNC : m->legs[i].state;
   if (i < 0)

@@ -564,9 +564,11 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
      * written.
      */
     mirror_set_state (m, leg, DM_MIRROR_RECOVERING, NULL);
-    dm_log_recover (m->log, leg);
-    dm_log_set_away (m->log, leg, false);
-    ok = true;
+    ok = dm_log_recover (m->log, leg) == 0;
+    if (ok)
+      dm_log_set_away (m->log, leg, false);
+    else
+      fail_leg (m, leg, "the log cannot be written");
   }
   pthread_mutex_unlock (&m->state_lock);
   if (ok)

@@ -505,16 +505,55 @@ try_first_back (struct dm_mirror *m, unsigned int leg)
                    "been lost)");
 }
 
+/* Called with state_lock, when it has been found out if a leg may return. */
+static void
+note_verdict (struct dm_mirror *m, unsigned int leg,
+              enum mirror_return verdict)
+{
+  struct leg *l = &m->legs[leg];
+
+  if (l->retry_at != UINT64_MAX)
+    return;                     /* the user has added it meanwhile */
+  if (verdict == MIRROR_RETURN)
+    l->retry_at = 0;
+  else if (verdict == MIRROR_SPLIT_BRAIN)
+    mirror_set_state (m, leg, DM_MIRROR_FAILED, "split brain");
+  else {
+    mirror_set_state (m, leg, DM_MIRROR_FAILED,
+                      "its copy of the log cannot be looked at");
+    l->retry_at = clock_now () + MIRROR_LAST_DELAY;
+  }
+}
+
+/* It can be reached again: may it be used? */
+static void
+try_to_recover (struct dm_mirror *m, unsigned int leg)
+{
+  struct leg *l = &m->legs[leg];
+  g_autofree char *error = NULL;
+  enum mirror_return verdict;
+
+  pthread_mutex_lock (&m->state_lock);
+  l->retry_at = UINT64_MAX;     /* until somebody says otherwise */
+  pthread_mutex_unlock (&m->state_lock);
+  verdict = mirror_may_return (m, leg, l->region.bdev, &error);
+  pthread_mutex_lock (&m->state_lock);
+  note_verdict (m, leg, verdict);
+  pthread_mutex_unlock (&m->state_lock);
+  if (verdict != MIRROR_RETURN)
+    g_warning ("%s", error);
+  else if (mirror_begin_recovery (m, leg))
+    mirror_wake (m);
+}
+
 /* A leg that failed: can it be used again? */
 static void
 try_failed (struct dm_mirror *m, unsigned int leg)
 {
   int r = bdev_revive (m->legs[leg].region.bdev);
 
-  if (r == 0) {
-    if (mirror_begin_recovery (m, leg))
-      mirror_wake (m);
-  }
+  if (r == 0)
+    try_to_recover (m, leg);
   else if (r == -EAGAIN)
     try_later (m, leg, KEEPER_NSEC);
   else {

@@ -269,6 +269,16 @@ extern bool mirror_check_leg (struct dm_mirror *m, unsigned int leg,
 extern int mirror_compare (struct dm_mirror *m, unsigned int source,
                            unsigned int leg, sector_t *at);
 
+/* May a leg that is not used be used again, with what copies of the log know that belong
+ * to it?  Not after a split brain: that is for the user to decide; nor while that
+ * cannot be found out.  Then there is a message in *ERROR.
+ */
+enum mirror_return { MIRROR_RETURN, MIRROR_RETURN_LATER, MIRROR_SPLIT_BRAIN };
+extern enum mirror_return mirror_may_return (struct dm_mirror *m,
+                                             unsigned int leg,
+                                             const struct block_device *bdev,
+                                             char **error);
+
 /* Let a leg be recovered that was missing, from this region. */
 extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
                             const struct io_region *region, char **error);

@@ -245,6 +245,30 @@ open_log (struct assembly *a)
  */
 
 static bool
+reopen (void *context, const char *name, struct io_region *region)
+{
+  struct assembly *a = context;
+
+  return legs_reopen (a->legs, name, region);
+}
+
+static void
+unopen (void *context, struct io_region *region)
+{
+  struct assembly *a = context;
+
+  legs_unopen (a->legs, region);
+}
+
+static bool
+open_copies (void *context, const char *id, char **error)
+{
+  struct assembly *a = context;
+
+  return copies_open_later (a->copies, a->log, id, error);
+}
+
+static bool
 new_mirror (struct assembly *a)
 {
   const struct dm_mirror_options options = {
@@ -253,9 +277,10 @@ new_mirror (struct assembly *a)
     .degraded = a->params->degraded,
     .quorum = a->params->quorum,
     .resync_rate = a->params->resync_rate,
-    .reopen = legs_reopen,
-    .unopen = legs_unopen,
-    .context = a->legs,
+    .reopen = reopen,
+    .unopen = unopen,
+    .open_copies = open_copies,
+    .context = a,
   };
   struct dm_mirror_leg legs[DM_IO_MAX_REGIONS];
   unsigned int i;

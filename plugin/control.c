@@ -298,7 +298,7 @@ struct job {
   struct rpc_call *call;
   pthread_t thread;
   char *leg;                    /* a number or a SPEC */
-  bool full;                    /* add: copy everything to it */
+  enum dm_mirror_add add;
   int (*run) (struct job *job);
   int number;                   /* what run returned */
   char *error;                  /* of run, if that is negative */
@@ -367,7 +367,7 @@ start_job (struct control *control, struct rpc_call *call, GVariant *params,
            int (*run) (struct job *job))
 {
   char *leg = parse_leg (params);
-  gboolean full = FALSE;
+  gboolean full = FALSE, overwrite = FALSE;
   struct job *job;
 
   if (leg == NULL) {
@@ -376,9 +376,12 @@ start_job (struct control *control, struct rpc_call *call, GVariant *params,
     return;
   }
   g_variant_lookup (params, "full", "b", &full);
+  g_variant_lookup (params, "overwrite", "b", &overwrite);
   job = g_new0 (struct job, 1);
   *job = (struct job) {
-    .control = control, .call = call, .leg = leg, .full = full, .run = run,
+    .control = control, .call = call, .leg = leg, .run = run,
+    .add = overwrite ? DM_MIRROR_ADD_OVERWRITE :
+      full ? DM_MIRROR_ADD_FULL : DM_MIRROR_ADD,
   };
   if (create_thread (&job->thread, job_thread, job) == 0)
     return;
@@ -451,7 +454,7 @@ static int
 run_add (struct job *job)
 {
   return legs_add (job->control->legs, job->control->mirror, job->leg,
-                   job->full, &job->error);
+                   job->add, &job->error);
 }
 
 static void

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -21,6 +22,7 @@
 #include <glib.h>
 
 #include "block-device.h"
+#include "clock.h"
 #include "copies.h"
 #include "log.h"
 #include "open-file.h"
@@ -31,7 +33,7 @@
 struct copy {
   struct spec *spec;
   char *place;                  /* spec_absolute_text */
-  const char *leg;              /* the id of that beside which it is, or NULL */
+  char *leg;                    /* the id of that beside which it is, or NULL */
   mode_t mode;                  /* to create it with; 0: do not */
   struct bdev_opening *opening; /* until that has ended */
   struct io_region region;      /* bdev NULL: it does not exist */
@@ -39,11 +41,17 @@ struct copy {
 };
 
 struct copies {
-  const struct legs *legs;
+  struct legs *legs;
   unsigned int timeout;
+  bool are_beside;              /* the legs, as none was named */
+  pthread_mutex_t lock;         /* owns the rest, after the start; held while one is opened */
+  uint64_t not_before;          /* clock_now: when those that were named are tried again */
   unsigned int n;
   struct copy list[DM_IO_MAX_REGIONS];
 };
+
+/* Between two tries. */
+#define RETRY_NSEC (60 * NSEC_PER_SEC)
 
 /*----------------------------------------------------------------------
  * Where they are
@@ -74,21 +82,32 @@ check_copy (struct copy *copy, bool may_be_read_only, char **message)
   return EINVAL;
 }
 
-/* The region on the same file or device, or NULL. */
-static const struct spec *
-find_region (const struct copies *copies, const struct spec *spec)
+static bool
+is_same_path (const struct spec *a, const struct spec *b)
 {
-  g_autofree char *path = spec_canonical_path (spec);
-  unsigned int i;
+  g_autofree char *path = spec_canonical_path (a);
+  g_autofree char *other = spec_canonical_path (b);
 
-  for (i = 0; i < legs_count (copies->legs); i++) {
-    const struct spec *region = legs_spec (copies->legs, i);
-    g_autofree char *other = spec_canonical_path (region);
+  return !a->is_uri && !b->is_uri && strcmp (path, other) == 0;
+}
 
-    if (!spec->is_uri && !region->is_uri && strcmp (path, other) == 0)
-      return region;
+/* Is there a region on the same file or device?  And is that direct? */
+static bool
+is_on_region (const struct copies *copies, const struct spec *spec,
+              unsigned int *direct)
+{
+  struct spec *regions[DM_IO_MAX_REGIONS];
+  unsigned int n = legs_specs (copies->legs, regions), i;
+  bool found = false;
+
+  for (i = 0; i < n; i++) {
+    if (!found && is_same_path (spec, regions[i])) {
+      found = true;
+      *direct = regions[i]->direct;
+    }
+    spec_unref (regions[i]);
   }
-  return NULL;
+  return found;
 }
 
 /* A device is direct for all of its parts or for none, and a region may be
@@ -97,15 +116,15 @@ find_region (const struct copies *copies, const struct spec *spec)
 static unsigned int
 open_flags (const struct copies *copies, const struct spec *spec)
 {
-  const struct spec *region = find_region (copies, spec);
+  unsigned int flags = spec->is_uri ? 0 : DM_BDEV_BUFFERED;
 
-  if (region != NULL)
-    return region->direct;
-  return spec->is_uri ? 0 : DM_BDEV_BUFFERED;
+  is_on_region (copies, spec, &flags);
+  return flags;
 }
 
 static void
-begin_copy (const struct copies *copies, struct copy *copy)
+begin_copy (const struct copies *copies, struct copy *copy,
+            const char *device)
 {
   const struct spec *spec = copy->spec;
   const struct dm_bdev_options options = {
@@ -113,7 +132,7 @@ begin_copy (const struct copies *copies, struct copy *copy)
     .timeout = copies->timeout,
   };
 
-  copy->opening = bdev_open_begin (spec->device, &options);
+  copy->opening = bdev_open_begin (device, &options);
 }
 
 /* Returns 0 or an errno, positive, and a message. */
@@ -134,6 +153,7 @@ end_copy (struct copy *copy, bool may_be_read_only, char **message)
   return err;
 }
 
+/* There is room for one. */
 static struct copy *
 append (struct copies *copies, struct spec *spec, mode_t mode)
 {
@@ -142,7 +162,6 @@ append (struct copies *copies, struct spec *spec, mode_t mode)
   *copy = (struct copy) {
     .spec = spec_ref (spec), .place = spec_absolute_text (spec), .mode = mode,
   };
-  begin_copy (copies, copy);
   return copy;
 }
 
@@ -150,20 +169,28 @@ append (struct copies *copies, struct spec *spec, mode_t mode)
 static bool
 is_creatable (const struct copies *copies, const struct spec *spec)
 {
-  return !spec->is_uri && find_region (copies, spec) == NULL;
+  unsigned int direct;
+
+  return !spec->is_uri && !is_on_region (copies, spec, &direct);
 }
 
 struct copies *
-copies_begin (const struct params *params, const struct legs *legs)
+copies_begin (const struct params *params, struct legs *legs)
 {
   struct copies *copies = g_new0 (struct copies, 1);
+  struct copy *copy;
   unsigned int i;
 
+  pthread_mutex_init (&copies->lock, NULL);
   copies->legs = legs;
   copies->timeout = params->timeout;
-  for (i = 0; i < params->num_logs; i++)
-    append (copies, params->logs[i],
-            is_creatable (copies, params->logs[i]) ? S_IRUSR | S_IWUSR : 0);
+  copies->are_beside = params->num_logs == 0;
+  for (i = 0; i < params->num_logs; i++) {
+    copy = append (copies, params->logs[i],
+                   is_creatable (copies, params->logs[i]) ?
+                   S_IRUSR | S_IWUSR : 0);
+    begin_copy (copies, copy, copy->spec->device);
+  }
   return copies;
 }
 
@@ -201,6 +228,26 @@ file_mode (const char *path)
     st.st_mode & 0666 : 0;
 }
 
+/* There is room for one. */
+static struct copy *
+append_beside (struct copies *copies, const struct spec *region,
+               const char *id, mode_t mode)
+{
+  g_autofree char *path = spec_canonical_path (region);
+  g_autoptr (GString) text = g_string_new (path);
+  g_autofree char *message = NULL;
+  struct spec *spec;
+  struct copy *copy;
+
+  g_string_append (text, SUFFIX);
+  g_string_replace (text, ",", ",,", 0);
+  spec = spec_parse_log (text->str, &message);
+  copy = append (copies, spec, mode);
+  copy->leg = g_strdup (id);
+  spec_unref (spec);
+  return copy;
+}
+
 /* That of a region that is missing is used if it is there. */
 static bool
 use_beside (struct copies *copies, unsigned int i)
@@ -208,20 +255,15 @@ use_beside (struct copies *copies, unsigned int i)
   const struct spec *region = legs_spec (copies->legs, i);
   bool missing = legs_get (copies->legs, i).region.bdev == NULL;
   g_autofree char *path = spec_canonical_path (region);
-  g_autoptr (GString) text = g_string_new (path);
   g_autofree char *message = NULL;
-  struct spec *spec;
   struct copy *copy;
   int err;
 
   if (region->is_uri || (!missing && file_mode (path) == 0))
     return true;
-  g_string_append (text, SUFFIX);
-  g_string_replace (text, ",", ",,", 0);
-  spec = spec_parse_log (text->str, &message);
-  copy = append (copies, spec, missing ? 0 : file_mode (path));
-  copy->leg = legs_get (copies->legs, i).id;
-  spec_unref (spec);
+  copy = append_beside (copies, region, legs_get (copies->legs, i).id,
+                        missing ? 0 : file_mode (path));
+  begin_copy (copies, copy, copy->spec->device);
   err = end_copy (copy, missing, &message);
   if (err == 0 || err == ENOENT || (missing && may_come_back (copy->spec, err)))
     return true;
@@ -268,6 +310,105 @@ copies_open (struct copies *copies, const struct params *params)
 {
   return params->num_logs > 0 ? open_given (copies, params) :
     open_beside (copies);
+}
+
+/*----------------------------------------------------------------------
+ * Later
+ */
+
+static struct dm_log_copy
+as_log_copy (const struct copy *copy)
+{
+  return (struct dm_log_copy) {
+    .region = copy->region, .name = copy->spec->text, .place = copy->place,
+    .leg = copy->leg,
+  };
+}
+
+/* Returns 0, or an errno, positive, and a message. */
+static int
+open_later (struct copies *copies, struct dm_log *log, struct copy *copy,
+            char **message)
+{
+  struct dm_log_copy description;
+  int err;
+
+  begin_copy (copies, copy, copy->spec->absolute);
+  err = end_copy (copy, false, message);
+  if (err != 0) {
+    part_close (copy->region.bdev);
+    copy->region.bdev = NULL;
+    return err;
+  }
+  description = as_log_copy (copy);
+  dm_log_add_copy (log, &description);
+  return 0;
+}
+
+/* Those that were named are beside no leg, and may have been used with any. */
+static void
+open_named_later (struct copies *copies, struct dm_log *log)
+{
+  unsigned int i;
+
+  if (clock_now () < copies->not_before)
+    return;
+  for (i = 0; i < copies->n; i++) {
+    g_autofree char *message = NULL;
+
+    if (copies->list[i].region.bdev == NULL &&
+        open_later (copies, log, &copies->list[i], &message) != 0)
+      g_debug ("%s", message);
+  }
+  copies->not_before = clock_now () + RETRY_NSEC;
+}
+
+/* That beside the leg of this id, which may have been added since the start; or NULL,
+ * if there cannot be one.
+ */
+static struct copy *
+find_beside (struct copies *copies, const char *id)
+{
+  g_autofree char *path = NULL;
+  struct copy *copy = NULL;
+  struct spec *region;
+  unsigned int i;
+
+  for (i = 0; i < copies->n; i++)
+    if (g_strcmp0 (copies->list[i].leg, id) == 0)
+      return &copies->list[i];
+  region = legs_find_spec (copies->legs, id);
+  if (region == NULL)
+    return NULL;
+  path = spec_canonical_path (region);
+  if (!region->is_uri && file_mode (path) != 0 &&
+      copies->n < DM_IO_MAX_REGIONS)
+    copy = append_beside (copies, region, id, 0);
+  spec_unref (region);
+  return copy;
+}
+
+bool
+copies_open_later (struct copies *copies, struct dm_log *log, const char *id,
+                   char **error)
+{
+  g_autofree char *message = NULL;
+  struct copy *copy;
+  int err = 0;
+
+  pthread_mutex_lock (&copies->lock);
+  if (!copies->are_beside)
+    open_named_later (copies, log);
+  else {
+    copy = find_beside (copies, id);
+    if (copy != NULL && copy->region.bdev == NULL)
+      err = open_later (copies, log, copy, &message);
+  }
+  pthread_mutex_unlock (&copies->lock);
+  if (err == 0 || err == ENOENT)
+    return true;
+  *error = g_steal_pointer (&message);
+  return false;
 }
 
 /*----------------------------------------------------------------------
@@ -388,7 +529,9 @@ copies_free (struct copies *copies)
     part_close (copies->list[i].region.bdev);
     spec_unref (copies->list[i].spec);
     g_free (copies->list[i].place);
+    g_free (copies->list[i].leg);
   }
+  pthread_mutex_destroy (&copies->lock);
   g_free (copies);
 }
 
@@ -411,10 +554,7 @@ collect (const struct copies *copies, bool created, struct dm_log_copy *list)
     const struct copy *copy = &copies->list[i];
 
     if (copy->region.bdev != NULL && copy->created == created)
-      list[n++] = (struct dm_log_copy) {
-        .region = copy->region, .name = copy->spec->text,
-        .place = copy->place, .leg = copy->leg,
-      };
+      list[n++] = as_log_copy (copy);
   }
   return n;
 }
@@ -496,7 +636,7 @@ create (struct copies *copies, struct copy *copy, sector_t sectors)
     return true;
   if (!create_file (copy, sectors))
     return false;
-  begin_copy (copies, copy);
+  begin_copy (copies, copy, copy->spec->device);
   if (end_copy (copy, false, &message) == 0)
     return true;
   report_error ("%s", message);

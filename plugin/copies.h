@@ -20,12 +20,19 @@ struct copies;
  * at the same time.  LEGS must live as long.
  */
 extern struct copies *copies_begin (const struct params *params,
-                                    const struct legs *legs);
+                                    struct legs *legs);
 
 /* Wait for that or, if none was named, open those beside the legs, which are
  * open.  False after report_error.
  */
 extern bool copies_open (struct copies *copies, const struct params *params);
+
+/* Later, by any thread: those that are not open and may have been used with the leg of
+ * this id are opened and given to LOG.  False with a message in *ERROR if the one
+ * beside it is there and cannot be opened.
+ */
+extern bool copies_open_later (struct copies *copies, struct dm_log *log,
+                               const char *id, char **error);
 
 /* With log=none: does the log beside LEGS, if there is one, hold all of them for
  * alike?  False after report_error.

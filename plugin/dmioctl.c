@@ -46,7 +46,7 @@ __tsan_default_suppressions (void)
 #endif
 
 static char *socket_path;
-static gboolean as_json, full, show_version;
+static gboolean as_json, full, overwrite, show_version;
 static double timeout_seconds = FOREVER;
 
 static const GOptionEntry options[] = {
@@ -58,6 +58,8 @@ static const GOptionEntry options[] = {
     "wait: no longer than that", "SECONDS" },
   { "full", 0, 0, G_OPTION_ARG_NONE, &full,
     "add: copy everything, not only what the log says that it lacks", NULL },
+  { "overwrite", 0, 0, G_OPTION_ARG_NONE, &overwrite,
+    "add: the same, also if it has changes that the mirror has not", NULL },
   { "version", 'V', 0, G_OPTION_ARG_NONE, &show_version,
     "Print the version", NULL },
   G_OPTION_ENTRY_NULL
@@ -291,6 +293,8 @@ change_leg (const char *method, const char *text)
   g_variant_dict_insert (&params, "leg", "s", leg);
   if (full)
     g_variant_dict_insert (&params, "full", "b", TRUE);
+  if (overwrite)
+    g_variant_dict_insert (&params, "overwrite", "b", TRUE);
   status = call (stream, method, g_variant_dict_end (&params));
   text_print_status (status);
 }
@@ -342,7 +346,8 @@ parse_options (int *argc, char ***argv, bool before_command)
      "  status [--json]           what state the mirror and its legs are in\n"
      "  wait [--timeout SECONDS]  until all legs are in sync\n"
      "  fail LEG                  use a leg no more\n"
-     "  add [--full] LEG|SPEC     use it again, or a new one, and recover it\n"
+     "  add [--full|--overwrite] LEG|SPEC\n"
+     "                            use it again, or a new one, and recover it\n"
      "  log FILE                  what is in a copy of the log (needs no -s)\n"
      "\nLEG is the number of a leg, or its SPEC.  See dmioctl(1).");
   if (!g_option_context_parse (context, argc, argv, &error))

@@ -324,10 +324,36 @@ release (struct legs *legs, struct open_leg *leg)
   pthread_mutex_unlock (&legs->lock);
 }
 
-bool
-legs_reopen (void *context, const char *name, struct io_region *region)
+unsigned int
+legs_specs (struct legs *legs, struct spec **specs)
 {
-  struct legs *legs = context;
+  unsigned int n, i;
+
+  pthread_mutex_lock (&legs->lock);
+  n = legs->n;
+  for (i = 0; i < n; i++)
+    specs[i] = spec_ref (legs->legs[i].spec);
+  pthread_mutex_unlock (&legs->lock);
+  return n;
+}
+
+struct spec *
+legs_find_spec (struct legs *legs, const char *id)
+{
+  struct spec *spec = NULL;
+  struct open_leg *leg;
+
+  pthread_mutex_lock (&legs->lock);
+  leg = find_id (legs, id);
+  if (leg != NULL)
+    spec = spec_ref (leg->spec);
+  pthread_mutex_unlock (&legs->lock);
+  return spec;
+}
+
+bool
+legs_reopen (struct legs *legs, const char *name, struct io_region *region)
+{
   g_autofree char *message = NULL;
   struct open_leg *leg;
   int err;
@@ -346,9 +372,8 @@ legs_reopen (void *context, const char *name, struct io_region *region)
 }
 
 void
-legs_unopen (void *context, struct io_region *region)
+legs_unopen (struct legs *legs, struct io_region *region)
 {
-  struct legs *legs = context;
   struct block_device *bdev = NULL;
   unsigned int i;
 
@@ -448,7 +473,7 @@ take_back (struct legs *legs, struct open_leg *leg, bool was_open,
 
 static int
 add_held (struct legs *legs, struct dm_mirror *mirror, struct open_leg *leg,
-          bool is_new, bool full, char **error)
+          bool is_new, enum dm_mirror_add add, char **error)
 {
   bool was_open = leg->region.bdev != NULL;
   struct dm_mirror_leg description;
@@ -456,7 +481,7 @@ add_held (struct legs *legs, struct dm_mirror *mirror, struct open_leg *leg,
 
   if (open_again (legs, leg, error) == 0) {
     description = as_mirror_leg (leg);
-    description.full = full;
+    description.add = add;
     number = dm_mirror_add (mirror, &description, error);
   }
   if (number < 0)
@@ -470,7 +495,7 @@ add_held (struct legs *legs, struct dm_mirror *mirror, struct open_leg *leg,
 
 int
 legs_add (struct legs *legs, struct dm_mirror *mirror, const char *text,
-          bool full, char **error)
+          enum dm_mirror_add add, char **error)
 {
   struct open_leg *leg;
   int number = -1;
@@ -480,7 +505,7 @@ legs_add (struct legs *legs, struct dm_mirror *mirror, const char *text,
   leg = find_to_add (legs, mirror, text, &is_new, error);
   if (leg != NULL) {
     if (try_to_hold (legs, leg))
-      number = add_held (legs, mirror, leg, is_new, full, error);
+      number = add_held (legs, mirror, leg, is_new, add, error);
     else
       *error = g_strdup_printf ("region '%s': is just being opened; try "
                                 "again", leg->spec->text);

@@ -40,20 +40,28 @@ extern struct dm_mirror_leg legs_get (const struct legs *legs,
  */
 extern char *legs_missing (const struct legs *legs);
 
-/* What dm_mirror_options wants, with the legs as CONTEXT: try again to open
- * one that is missing, and close it since it cannot be used.
+/* What dm_mirror_options wants: try again to open one that is missing, and close it
+ * since it cannot be used.
  */
-extern bool legs_reopen (void *context, const char *name,
+extern bool legs_reopen (struct legs *legs, const char *name,
                          struct io_region *region);
-extern void legs_unopen (void *context, struct io_region *region);
+extern void legs_unopen (struct legs *legs, struct io_region *region);
 
 /* Give one that has failed or is missing back to the mirror, or a new one.
- * TEXT is its number or a SPEC; FULL: everything is copied to it.  Returns its number,
+ * TEXT is its number or a SPEC.  Returns its number,
  * or -1 with a message in *ERROR, to be freed with g_free.  May take as long as
  * opening it.
  */
 extern int legs_add (struct legs *legs, struct dm_mirror *mirror,
-                     const char *text, bool full, char **error);
+                     const char *text, enum dm_mirror_add add, char **error);
+
+/* At any time: the specs of all, each to be freed with spec_unref.  Returns how many,
+ * up to DM_IO_MAX_REGIONS.
+ */
+extern unsigned int legs_specs (struct legs *legs, struct spec **specs);
+/* That of the one with this id, the same; or NULL. */
+extern struct spec *legs_find_spec (struct legs *legs, const char *id);
+
 
 /* True if the errno of dm_bdev_open says that the device may be back later,
  * rather than that it is not what was meant or belongs to somebody else.

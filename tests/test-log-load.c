@@ -377,7 +377,7 @@ test_s2_split_brain (void)
   restart_from (&f, 2);
   write_chunk (f.log, 3);
   load_refused (&f, 3, "log copies copy-? and copy-? contradict each other: *"
-                "(split brain)*remove*");
+                "(split brain)*move the other copy away*");
 
   /* Also if one of them has gone on further. */
   restart_from (&f, 2);
@@ -407,7 +407,9 @@ test_s2_missing_copy_replaced (void)
   restart_from (&f, 1 | 4);
   g_assert_cmphex (super_on (&f, 2).copies, ==, 3);
   g_assert_cmpuint (super_on (&f, 2).generation, ==, 2);
+  write_chunk (f.log, 1);
   restart_from (&f, 2);
+  write_chunk (f.log, 2);
   load_refused (&f, 7, "* contradict each other: *");
   close_logs (&f);
 }

@@ -370,7 +370,7 @@ test_add_full (struct volume *v, unsigned int unused)
   g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
   volume_clear_traces (v);
   leg = leg_to_add (v, 1);
-  leg.full = true;
+  leg.add = DM_MIRROR_ADD_FULL;
   g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, 1);
   volume_await_in_sync (v);
   volume_assert_alike (v, ALL_LEGS);

@@ -1,0 +1,290 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* S2: copies of a log that were used without each other.  What one has seen and the
+ * other has not is split brain, unless one of them has seen no leg change since they
+ * parted.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "log-fixture.h"
+
+static unsigned int
+quiet_on (struct logs *f, unsigned int copy)
+{
+  return super_on (f, copy).quiet;
+}
+
+/* Whatever is written, it is durable before that the epoch is not quiet. */
+static void
+test_quiet_until_written (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 0);
+  restart_from (&f, 1);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 1);
+  begin_chunk (f.log, 7);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 0);
+  dm_log_end (f.log, 7 * CHUNK, 1);
+  clean (f.log);
+  restart_from (&f, 1);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 0);
+  close_logs (&f);
+}
+
+static void
+test_quiet_until_recovery (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, 0);
+  restart_from (&f, 1);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 1);
+  g_assert_cmpint (dm_log_recover (f.log, 1), ==, 0);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 0);
+  close_logs (&f);
+}
+
+/* What was dirty when the power went is made equal: the legs change. */
+static void
+test_not_quiet_if_dirty (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  write_chunk (f.log, 7);
+  restart_from (&f, 1);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 0);
+  close_logs (&f);
+}
+
+/* An epoch begins in the middle of a write, and after it. */
+static void
+test_copy_fails (void)
+{
+  struct logs f;
+
+  make_logs (&f, 3);
+  begin_chunk (f.log, 7);
+  fail_copy (&f, 2, MOCK_WRITE);
+  begin_chunk (f.log, 8);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 0);
+  dm_log_end (f.log, 7 * CHUNK, 1);
+  dm_log_end (f.log, 8 * CHUNK, 1);
+  clean (f.log);
+  fail_copy (&f, 1, MOCK_WRITE);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, 0);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+  g_assert_cmpuint (quiet_on (&f, 0), ==, 1);
+  log_lines_clear ();
+  mend_copy (&f, 1);
+  mend_copy (&f, 2);
+  close_logs (&f);
+}
+
+/*----------------------------------------------------------------------
+ * Who knows what: sessions with some of the copies, at random
+ */
+
+struct knowledge {
+  uint64_t seen[COPIES];        /* changes, as bits */
+  unsigned int changes;
+};
+
+/* What the one of a set knows that knows all that the others do; or false. */
+static bool
+all_known (const struct knowledge *k, unsigned int set, uint64_t *seen)
+{
+  unsigned int i;
+
+  *seen = 0;
+  for (i = 0; i < COPIES; i++)
+    if (set & 1U << i)
+      *seen |= k->seen[i];
+  for (i = 0; i < COPIES; i++)
+    if (set & 1U << i && k->seen[i] == *seen)
+      return true;
+  return false;
+}
+
+static void
+change (struct logs *f, struct knowledge *k, unsigned int set)
+{
+  unsigned int i;
+
+  write_chunk (f->log, k->changes % CHUNKS);
+  clean (f->log);
+  for (i = 0; i < COPIES; i++)
+    if (set & 1U << i)
+      k->seen[i] |= UINT64_C (1) << k->changes;
+  k->changes++;
+}
+
+/* Locks out a copy in the middle; the others go on. */
+static unsigned int
+lose_one (struct logs *f, unsigned int set, struct rng *rng)
+{
+  unsigned int one = rng_below (rng, COPIES);
+
+  if (!(set & 1U << one) || (set & (set - 1)) == 0)
+    return set;
+  fail_copy (f, one, MOCK_WRITE);
+  g_assert_cmpint (dm_log_drop (f->log, 1 << 1), ==, 0);
+  g_assert_cmpint (dm_log_set_failed (f->log, 1, rng_below (rng, 2)), ==, 0);
+  log_lines_clear ();
+  mend_copy (f, one);
+  return copies_in_use (f->log) == (unsigned int) __builtin_popcount (set) ?
+    set : set & ~(1U << one);
+}
+
+static void
+session (struct logs *f, struct knowledge *k, struct rng *rng)
+{
+  unsigned int set = 1 + rng_below (rng, (1 << COPIES) - 1), i;
+  uint64_t seen;
+
+  if (!all_known (k, set, &seen)) {
+    load_refused (f, set, "*split brain*");
+    return;
+  }
+  restart_from (f, set);
+  for (i = 0; i < COPIES; i++)
+    if (set & 1U << i)
+      k->seen[i] = seen;
+  if (rng_below (rng, 4) == 0)
+    change (f, k, set);
+  if (rng_below (rng, 4) == 0)
+    set = lose_one (f, set, rng);
+  if (rng_below (rng, 4) == 0)
+    change (f, k, set);
+}
+
+static void
+test_sessions (void)
+{
+  struct rng rng;
+  struct logs f;
+  unsigned int i, n;
+
+  for (i = 0; i < 300; i++) {
+    struct knowledge k = { .changes = 0 };
+
+    rng.state = i;
+    make_logs (&f, COPIES);
+    for (n = 0; n < 25; n++)
+      session (&f, &k, &rng);
+    close_logs (&f);
+  }
+}
+
+/*----------------------------------------------------------------------
+ * While it is used
+ */
+
+/* a and b were used without each other, B_WRITES; a is used, and b turns up. */
+static void
+turn_up (struct logs *f, bool b_writes)
+{
+  make_logs (f, 2);
+  restart_from (f, 2);
+  if (b_writes)
+    write_chunk (f->log, 3);
+  restart_from (f, 1);
+  write_chunk (f->log, 2);
+  dm_log_add_copy (f->log, &f->copies[1]);
+}
+
+static char *
+split_brain (struct logs *f, bool overwrite)
+{
+  char *copy;
+
+  g_assert_cmpint (dm_log_split_brain (f->log, 1, f->where[0].bdev, overwrite,
+                                       &copy), ==, 0);
+  return copy;
+}
+
+static void
+test_turns_up (void)
+{
+  g_autofree char *first = NULL, *second = NULL;
+  struct logs f;
+
+  turn_up (&f, true);
+  first = split_brain (&f, false);
+  g_assert_cmpstr (first, ==, "copy-b");
+  g_assert_false (dm_log_restore (f.log));
+  log_lines_assert ("log copy copy-b: something else is there now*", 1);
+  log_lines_clear ();
+  g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+  load_refused (&f, 3, "*split brain*");
+
+  /* The user gives it up. */
+  second = split_brain (&f, true);
+  g_assert_cmpstr (second, ==, "copy-b");
+  g_assert_null (split_brain (&f, false));
+  load_from (&f, 3);
+  restart_from (&f, 3);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  close_logs (&f);
+}
+
+static void
+test_turns_up_quiet (void)
+{
+  struct logs f;
+
+  turn_up (&f, false);
+  g_assert_null (split_brain (&f, false));
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  restart_from (&f, 2);
+  g_assert_true (is_dirty (f.log, 2));
+  close_logs (&f);
+}
+
+/* A copy beside another leg says nothing of this one. */
+static void
+test_of_another_leg (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  restart_from (&f, 2);
+  write_chunk (f.log, 3);
+  restart_from (&f, 1);
+  write_chunk (f.log, 2);
+  f.copies[1].leg = "/c.img";
+  dm_log_add_copy (f.log, &f.copies[1]);
+  g_assert_null (split_brain (&f, false));
+  close_logs (&f);
+}
+
+int
+main (int argc, char *argv[])
+{
+  test_init (&argc, &argv);
+  log_lines_keep ();
+  g_test_add_func ("/log-epochs/s2-quiet-until-written",
+                   test_quiet_until_written);
+  g_test_add_func ("/log-epochs/s2-quiet-until-recovery",
+                   test_quiet_until_recovery);
+  g_test_add_func ("/log-epochs/s2-not-quiet-if-dirty",
+                   test_not_quiet_if_dirty);
+  g_test_add_func ("/log-epochs/s2-copy-fails", test_copy_fails);
+  g_test_add_func ("/log-epochs/s2-sessions", test_sessions);
+  g_test_add_func ("/log-epochs/s2-turns-up", test_turns_up);
+  g_test_add_func ("/log-epochs/s2-turns-up-quiet", test_turns_up_quiet);
+  g_test_add_func ("/log-epochs/s2-of-another-leg", test_of_another_leg);
+  return g_test_run ();
+}
