@@ -90,7 +90,10 @@ extern struct dm_log *dm_log_new (unsigned int num_copies,
                                   const struct dm_log_leg *legs,
                                   char **error);
 
-/* Read the copies and let the newest rule.  Nothing is written yet.  NULL on
+/* Read the copies and let the newest rule.  Nothing is written yet.  If the last server
+ * has not ended in order, what it sent may still reach copies with a late time
+ * (block-device.h).  These are not used before that is over; if there are no others it
+ * is waited for.  NULL on
  * error, which includes: a copy of another mirror, of an unknown version,
  * copies that contradict each other (each has seen what the other has not),
  * none that is valid; and, with *ERROR NULL, if all are blank.  Copies
@@ -208,8 +211,10 @@ extern int dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps);
  */
 extern int dm_log_keep_lease (struct dm_log *log);
 
-/* All legs have done what they were sent: those without stamps, too, have no lease any
- * more if nothing is dirty.  Durable with the next commit.
+/* The end: nobody writes any more, and all legs have done what they were sent.  Those
+ * without stamps, too, have no lease any more if nothing is dirty; and no old write can
+ * reach the copies, unless a connection to one has failed lately.  Durable with the next
+ * commit.
  */
 extern void dm_log_rest (struct dm_log *log);
 

@@ -398,6 +398,7 @@ snapshot (struct dm_log *log, bool clears, uint64_t *super_version)
   if (clears)
     stage_blocks (log, log->clears, log->clear_blocks, true);
 
+  log->super.orderly = log->ended;
   log->recovering = is_recovering (log);
   if (log->super.quiet > 0 && is_changing (log)) {
     log->super.quiet = 0;

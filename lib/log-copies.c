@@ -14,6 +14,7 @@
 
 #include <glib.h>
 
+#include "clock.h"
 #include "log-private.h"
 #include "log-read.h"
 
@@ -50,6 +51,29 @@ dm_log_set_away (struct dm_log *log, unsigned int leg, bool away)
   pthread_mutex_unlock (&log->lock);
 }
 
+/* May what was sent to a copy still be written there?  Then it would be over what is
+ * newer (S5).
+ */
+static bool
+is_in_doubt (const struct log_copy *copy)
+{
+  uint64_t now = clock_now ();
+
+  return now < copy->doubt_until ||
+    now < __atomic_load_n (&copy->region.bdev->late_until, __ATOMIC_ACQUIRE);
+}
+
+bool
+log_is_doubtful (const struct dm_log *log)
+{
+  unsigned int i;
+
+  for (i = 0; i < log->num_copies; i++)
+    if (is_in_doubt (&log->copies[i]))
+      return true;
+  return false;
+}
+
 unsigned long
 log_unused_copies (const struct dm_log *log)
 {
@@ -58,7 +82,8 @@ log_unused_copies (const struct dm_log *log)
 
   for (i = 0; i < log->num_copies; i++)
     if (!(log->current & 1UL << i) && !log->copies[i].too_small &&
-        !log->copies[i].region.bdev->read_only)
+        !log->copies[i].region.bdev->read_only &&
+        !is_in_doubt (&log->copies[i]))
       copies |= 1UL << i;
   return log->dead ? copies & log->last : copies & ~copies_away (log);
 }

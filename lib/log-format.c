@@ -38,6 +38,7 @@
 #define AT_NUM_HISTORY 100
 #define AT_COPIES 104
 #define AT_QUIET 112
+#define AT_ORDERLY 116
 #define AT_HISTORY 128
 #define AT_LEGS 640
 
@@ -298,6 +299,7 @@ log_encode_super (void *block, const struct log_super *super,
   put32 (block, AT_NUM_HISTORY, super->num_history);
   put64 (block, AT_COPIES, super->copies);
   put32 (block, AT_QUIET, super->quiet);
+  put32 (block, AT_ORDERLY, super->orderly);
   for (i = 0; i < super->num_history; i++)
     put64 (block, AT_HISTORY + i * 8, super->history[i]);
   for (i = 0; i < super->num_legs; i++)
@@ -348,6 +350,7 @@ log_decode_super (const void *block, struct log_super *super,
   super->num_history = get32 (block, AT_NUM_HISTORY);
   super->copies = get64 (block, AT_COPIES);
   super->quiet = get32 (block, AT_QUIET);
+  super->orderly = get32 (block, AT_ORDERLY) != 0;
   for (i = 0; i < LOG_HISTORY; i++)
     super->history[i] = get64 (block, AT_HISTORY + i * 8);
   for (i = 0; i < LOG_MAX_LEGS; i++)

@@ -90,7 +90,7 @@ struct log_super_leg {
 
 /* The history has the epochs before this one that another copy may still have,
  * the latest first.  QUIET: in so many epochs, this one and those before it, no leg
- * was written.
+ * was written.  ORDERLY: the server has ended, and nothing that it sent is under way.
  */
 struct log_super {
   unsigned char uuid[LOG_UUID];
@@ -98,6 +98,7 @@ struct log_super {
   unsigned int num_history;
   uint64_t history[LOG_HISTORY];
   unsigned int quiet;
+  bool orderly;
   sector_t volume, chunk;
   unsigned int num_legs;
   uint64_t copies;              /* in use, a set of copy numbers */

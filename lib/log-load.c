@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* What is made of the copies of a log at start, and new logs.
+/* What is made of the copies of a log at start.
  *
  * The newest valid superblock rules, by generation and then sequence (S2).
  * Copies of its epoch are current: they have had every commit that
@@ -13,223 +13,23 @@
  * Copies of an epoch in the ruling one's history are outdated.  A copy of any other
  * epoch has gone on by itself without the ruling one's knowing: which of them is
  * right cannot be told, unless one has changed nothing since (log-epochs.c).
+ *
+ * If the last server has not ended in order, what it sent to an NBD server may still be
+ * written there, over what is newer (S5).  Copies where that can be are not used, and
+ * written anew when the time is over in which it can be; if there are no others the
+ * start waits for that, and reads them again.
  */
 
 #include <config.h>
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include <glib.h>
 
+#include "clock.h"
 #include "log-private.h"
 #include "log-read.h"
-
-static void refuse (char **error, const char *fmt, ...)
-  __attribute__ ((__format__ (__printf__, 2, 3)));
-
-static void
-refuse (char **error, const char *fmt, ...)
-{
-  va_list args;
-
-  va_start (args, fmt);
-  *error = g_strdup_vprintf (fmt, args);
-  va_end (args);
-}
-
-/*----------------------------------------------------------------------
- * Sizes
- */
-
-sector_t
-dm_log_default_chunk (sector_t volume)
-{
-  sector_t chunk = DM_LOG_DEFAULT_MIN_CHUNK;
-
-  while (chunk < DM_LOG_MAX_CHUNK && chunk * DM_LOG_DEFAULT_CHUNKS < volume)
-    chunk *= 2;
-  return chunk;
-}
-
-sector_t
-dm_log_copy_sectors (sector_t volume, sector_t chunk)
-{
-  struct log_geometry g;
-
-  if (!log_geometry_init (&g, volume, chunk))
-    return 0;
-  return (sector_t) g.blocks * LOG_BLOCK_SECTORS;
-}
-
-sector_t
-dm_log_new_copy_sectors (sector_t volume, sector_t chunk)
-{
-  struct log_geometry g;
-
-  if (!log_geometry_init (&g, volume, chunk))
-    return 0;
-  return (sector_t) log_where_at (&g, LOG_MAX_COPIES) * LOG_BLOCK_SECTORS;
-}
-
-/*----------------------------------------------------------------------
- * A new log
- */
-
-static void
-random_uuid (unsigned char uuid[LOG_UUID])
-{
-  uint64_t random[2] = { log_random (), log_random () };
-
-  memcpy (uuid, random, LOG_UUID);
-  uuid[6] = (uuid[6] & 0x0f) | 0x40; /* version 4 */
-  uuid[8] = (uuid[8] & 0x3f) | 0x80;
-}
-
-static bool
-new_legs (struct dm_log *log, unsigned int num_legs,
-          const struct dm_log_leg *legs)
-{
-  struct log_super_leg info;
-  struct log_map *map;
-  unsigned int i;
-
-  for (i = 0; i < num_legs; i++) {
-    info = (struct log_super_leg) {
-      .state = legs[i].state, .sectors = legs[i].sectors,
-      .stamp = legs[i].stamp, .until = legs[i].until,
-    };
-    log_new_leg (log, legs[i].id, &info);
-    map = &log->lacking[i];
-    if (!log_map_init (log, map))
-      return false;
-    if (info.state == DM_LOG_IN_SYNC)
-      continue;
-    log_fill_bits (map->wanted, log->g.chunks);
-    log_fill_bits (map->staged, log->g.chunks);
-    log_fill_bits (map->disk, log->g.chunks);
-  }
-  return true;
-}
-
-/* All copies, or none. */
-static bool
-write_new (struct dm_log *log, char **error)
-{
-  unsigned long all = ~0UL >> (LOG_MAX_COPIES - log->num_copies), used;
-
-  pthread_mutex_lock (&log->lock);
-  used = log_bring_in (log, all, LOG_LABEL_NEW);
-  pthread_mutex_unlock (&log->lock);
-  if (used == all) {
-    log_put_labels (log, all);  /* no longer one that is being made */
-    return true;
-  }
-  log_erase (log, &log->writer, used);
-  refuse (error, "log copy %s: it cannot be written, so the new log was not "
-          "made; leave it out, or mend what the warning before says",
-          log->copies[__builtin_ctzl (all & ~used)].name);
-  return false;
-}
-
-static bool
-check_new (unsigned int num_copies, const struct dm_log_copy *copies,
-           const struct log_geometry *g, unsigned int num_legs,
-           const struct dm_log_leg *legs, char **error)
-{
-  const sector_t needed = (sector_t) g->blocks * LOG_BLOCK_SECTORS;
-  unsigned int i;
-
-  if (num_copies == 0 || num_copies > LOG_MAX_COPIES) {
-    refuse (error, "a log has 1 to %d copies, not %u", LOG_MAX_COPIES,
-            num_copies);
-    return false;
-  }
-  if (num_legs == 0 || num_legs > LOG_MAX_LEGS) {
-    refuse (error, "a mirror has 1 to %d regions, not %u", LOG_MAX_LEGS,
-            num_legs);
-    return false;
-  }
-  for (i = 0; i < num_copies; i++)
-    if (copies[i].region.count < needed) {
-      refuse (error, "log copy %s: it has %" PRIu64 " sectors, but %" PRIu64
-              " are needed; give it more room or choose larger chunks",
-              copies[i].name, copies[i].region.count, needed);
-      return false;
-    }
-  for (i = 0; i < num_legs; i++)
-    if (strlen (legs[i].id) > DM_LOG_MAX_ID) {
-      refuse (error, "region %u (%s): the name is longer than the %d bytes "
-              "that the log has for it; use a shorter one", i, legs[i].id,
-              DM_LOG_MAX_ID);
-      return false;
-    }
-  return true;
-}
-
-struct dm_log *
-dm_log_new (unsigned int num_copies, const struct dm_log_copy *copies,
-            sector_t volume, sector_t chunk, unsigned int num_legs,
-            const struct dm_log_leg *legs, char **error)
-{
-  unsigned char uuid[LOG_UUID];
-  struct log_geometry g;
-  struct dm_log *log;
-  unsigned int i;
-
-  *error = NULL;
-  if (!log_geometry_init (&g, volume, chunk)) {
-    refuse (error, "a volume of %" PRIu64 " sectors cannot have chunks of "
-            "%" PRIu64 ": use a power of two from %d to %" PRIu64 " of which "
-            "the volume has at most %" PRIu64, volume, chunk,
-            DM_LOG_MIN_CHUNK, DM_LOG_MAX_CHUNK, DM_LOG_MAX_CHUNKS);
-    return NULL;
-  }
-  if (!check_new (num_copies, copies, &g, num_legs, legs, error))
-    return NULL;
-
-  random_uuid (uuid);
-  log = log_alloc (&g, uuid);
-  if (log == NULL)
-    goto no_memory;
-  for (i = 0; i < num_copies; i++)
-    log_new_copy (log, &copies[i]);
-  if (!new_legs (log, num_legs, legs))
-    goto no_memory;
-  log->super.generation = 1;
-  log->super.epoch = log_random ();
-  log->super_wanted++;
-  if (write_new (log, error))
-    return log;
-  dm_log_free (log);
-  return NULL;
-
- no_memory:
-  refuse (error, "not enough memory for the log; choose larger chunks");
-  dm_log_free (log);
-  return NULL;
-}
-
-void
-dm_log_add_copy (struct dm_log *log, const struct dm_log_copy *copy)
-{
-  struct log_copy *c = NULL;
-
-  pthread_mutex_lock (&log->lock);
-  log_wait_to_lead (log);       /* it owns the copies, too */
-  if (log->num_copies < LOG_MAX_COPIES)
-    c = log_new_copy (log, copy);
-  log_end_to_lead (log);
-  pthread_mutex_unlock (&log->lock);
-  if (c == NULL)
-    g_warning ("log copy %s: it is not used: there are %d already",
-               copy->name, LOG_MAX_COPIES);
-  else if (c->too_small)
-    g_warning ("log copy %s: it is not used: it has %" PRIu64 " sectors, but "
-               "%u are needed", copy->name, copy->region.count,
-               log->g.blocks * LOG_BLOCK_SECTORS);
-}
 
 /*----------------------------------------------------------------------
  * The copies that are there
@@ -276,14 +76,14 @@ judge_none (struct finds *f)
 
   for (find = f->find; find < f->find + f->n; find++) {
     if (find->what == LOG_FIND_UNREADABLE)
-      refuse (f->error, "log copy %s: it cannot be read: %s; name a copy of "
-              "the log that can", name_of (f, find),
-              g_strerror (find->error));
+      log_refuse (f->error, "log copy %s: it cannot be read: %s; name a copy of "
+                  "the log that can", name_of (f, find),
+                  g_strerror (find->error));
     else if (find->what == LOG_FIND_CORRUPT)
-      refuse (f->error, "log copy %s: it has no valid superblock and is not "
-              "empty; name a valid copy of the log or, if there is none, "
-              "remove this one and make a new mirror with init=",
-              name_of (f, find));
+      log_refuse (f->error, "log copy %s: it has no valid superblock and is not "
+                  "empty; name a valid copy of the log or, if there is none, "
+                  "remove this one and make a new mirror with init=",
+                  name_of (f, find));
     if (*f->error != NULL)
       break;
   }
@@ -319,9 +119,9 @@ find_ruling (struct finds *f)
 
   for (find = f->find; find < f->find + f->n; find++) {
     if (find->what == LOG_FIND_UNKNOWN) {
-      refuse (f->error, "log copy %s: it has format version %" PRIu32 ", but "
-              "this program knows only version %d; use a newer program",
-              name_of (f, find), find->version, LOG_VERSION);
+      log_refuse (f->error, "log copy %s: it has format version %" PRIu32 ", but "
+                  "this program knows only version %d; use a newer program",
+                  name_of (f, find), find->version, LOG_VERSION);
       return false;
     }
     if (find->what == LOG_FIND_VALID &&
@@ -342,17 +142,17 @@ check_same_log (struct finds *f, const struct log_find *find)
   if (memcmp (a->uuid, b->uuid, LOG_UUID) != 0) {
     log_uuid_string (a->uuid, uuid);
     log_uuid_string (b->uuid, ruling);
-    refuse (f->error, "log copies %s and %s are of different mirrors, %s and "
-            "%s; leave out or remove the one that does not belong here",
-            name_of (f, find), name_of (f, f->ruling), uuid, ruling);
+    log_refuse (f->error, "log copies %s and %s are of different mirrors, %s and "
+                "%s; leave out or remove the one that does not belong here",
+                name_of (f, find), name_of (f, f->ruling), uuid, ruling);
     return false;
   }
   if (a->volume != b->volume || a->chunk != b->chunk) {
-    refuse (f->error, "log copies %s and %s are of one mirror, but say "
-            "different things of the volume: %" PRIu64 " and %" PRIu64
-            " sectors in chunks of %" PRIu64 " and %" PRIu64 "; remove the "
-            "wrong one", name_of (f, find), name_of (f, f->ruling),
-            a->volume, b->volume, a->chunk, b->chunk);
+    log_refuse (f->error, "log copies %s and %s are of one mirror, but say "
+                "different things of the volume: %" PRIu64 " and %" PRIu64
+                " sectors in chunks of %" PRIu64 " and %" PRIu64 "; remove the "
+                "wrong one", name_of (f, find), name_of (f, f->ruling),
+                a->volume, b->volume, a->chunk, b->chunk);
     return false;
   }
   return true;
@@ -392,18 +192,18 @@ check_relation (struct finds *f, struct log_find *find)
                "it: it is not believed", name_of (f, find));
     return true;
   case ESTRANGED:
-    refuse (f->error, "log copies %s and %s contradict each other: the mirror "
-            "was used with only the one and then with only the other "
-            "(split brain), so each lacks what the other has; decide which "
-            "is right, move the other copy away, and leave out a region that "
-            "was used with that one alone ('dmioctl add --overwrite' takes it "
-            "back when the mirror runs)", name_of (f, find),
-            name_of (f, f->ruling));
+    log_refuse (f->error, "log copies %s and %s contradict each other: the mirror "
+                "was used with only the one and then with only the other "
+                "(split brain), so each lacks what the other has; decide which "
+                "is right, move the other copy away, and leave out a region that "
+                "was used with that one alone ('dmioctl add --overwrite' takes it "
+                "back when the mirror runs)", name_of (f, find),
+                name_of (f, f->ruling));
     return false;
   default:
-    refuse (f->error, "log copy %s is so much older than %s that it cannot be "
-            "told if it knows something that the other does not; if it does "
-            "not, remove it", name_of (f, find), name_of (f, f->ruling));
+    log_refuse (f->error, "log copy %s is so much older than %s that it cannot be "
+                "told if it knows something that the other does not; if it does "
+                "not, remove it", name_of (f, find), name_of (f, f->ruling));
     return false;
   }
 }
@@ -438,6 +238,61 @@ judge (struct finds *f)
       return false;
   find_twins (f);
   return true;
+}
+
+/*----------------------------------------------------------------------
+ * Copies in doubt
+ */
+
+static const struct block_device *
+device_of (const struct finds *f, const struct log_find *find)
+{
+  return f->copies[find - f->find].region.bdev;
+}
+
+/* Has the last server ended in order, say all that it told last? */
+static bool
+ended_in_order (const struct finds *f)
+{
+  const struct log_find *find;
+
+  for (find = f->find; find < f->find + f->n; find++)
+    if (find->current && !find->super.orderly)
+      return false;
+  return true;
+}
+
+/* For how long, in nsec, there is nothing to be believed; 0 if some copy can be used. */
+static uint64_t
+doubt (struct finds *f)
+{
+  struct log_find *find;
+  uint64_t longest = 0;
+  bool any = false;
+
+  if (ended_in_order (f))
+    return 0;
+  for (find = f->find; find < f->find + f->n; find++) {
+    find->doubtful = device_of (f, find)->late > 0;
+    any = any || (find->current && !find->doubtful);
+    if (find->doubtful)
+      longest = MAX (longest, device_of (f, find)->late);
+  }
+  return any ? 0 : longest;
+}
+
+static void
+leave_out_doubtful (struct finds *f)
+{
+  struct log_find *find;
+
+  for (find = f->find; find < f->find + f->n; find++)
+    if (find->doubtful && find->current) {
+      find->current = false;
+      g_warning ("log copy %s: writes from before the crash may still reach it: "
+                 "it is used again in %" PRIu64 " s", name_of (f, find),
+                 device_of (f, find)->late / NSEC_PER_SEC);
+    }
 }
 
 /*----------------------------------------------------------------------
@@ -559,12 +414,12 @@ merge_copies (struct finds *f, struct dm_log *log)
       merge_copy (&m, &f->copies[i].region, f->writer.buffer);
   set_unseen (&m);
   if (m.newest > f->ruling->super.sequence) {
-    refuse (f->error, "log copy %s: its newest superblock is damaged: number "
-            "%" PRIu64 " has been there, but %" PRIu64 " is the newest that "
-            "is valid; name a copy that has it or, if there is none, "
-            "make a new mirror: remove the log, find out which region is "
-            "right, name it first and use init=sync",
-            name_of (f, f->ruling), m.newest, f->ruling->super.sequence);
+    log_refuse (f->error, "log copy %s: its newest superblock is damaged: number "
+                "%" PRIu64 " has been there, but %" PRIu64 " is the newest that "
+                "is valid; name a copy that has it or, if there is none, "
+                "make a new mirror: remove the log, find out which region is "
+                "right, name it first and use init=sync",
+                name_of (f, f->ruling), m.newest, f->ruling->super.sequence);
     return false;
   }
 
@@ -575,10 +430,10 @@ merge_copies (struct finds *f, struct dm_log *log)
       merge_copy (&m, &f->copies[i].region, f->writer.buffer);
   for (i = 0; i < log->num_legs; i++)
     if (log->legs[i].id == NULL) {
-      refuse (f->error, "log copy %s: the block with the name of region %u is "
-              "damaged; name another copy, too, or make a new mirror: remove "
-              "the log, name a region that is right first and use init=sync",
-              name_of (f, f->ruling), i);
+      log_refuse (f->error, "log copy %s: the block with the name of region %u is "
+                  "damaged; name another copy, too, or make a new mirror: remove "
+                  "the log, name a region that is right first and use init=sync",
+                  name_of (f, f->ruling), i);
       return false;
     }
   return true;
@@ -714,6 +569,8 @@ add_copies (struct finds *f, struct dm_log *log)
       if (keep)
         c->number = f->find[i].number;
       c->set_back = f->find[i].set_back;
+      if (f->find[i].doubtful)
+        c->doubt_until = clock_now () + f->copies[i].region.bdev->late;
       if (c->too_small)
         warn_too_small (f, log, &f->find[i]);
       else if (f->find[i].current) {
@@ -764,7 +621,7 @@ load (struct finds *f)
   log_geometry_init (&g, super->volume, super->chunk);
   log = log_alloc (&g, super->uuid);
   if (log == NULL) {
-    refuse (f->error, "not enough memory for the log");
+    log_refuse (f->error, "not enough memory for the log");
     return NULL;
   }
   log->super = *super;
@@ -774,11 +631,11 @@ load (struct finds *f)
   log->starting = true;
   add_copies (f, log);
   if (log->current == 0)
-    refuse (f->error, "log copy %s: it is smaller than it was: %u sectors are "
-            "needed; give it back its size or name another copy",
-            name_of (f, f->ruling), g.blocks * LOG_BLOCK_SECTORS);
+    log_refuse (f->error, "log copy %s: it is smaller than it was: %u sectors are "
+                "needed; give it back its size or name another copy",
+                name_of (f, f->ruling), g.blocks * LOG_BLOCK_SECTORS);
   else if (!add_legs (log))
-    refuse (f->error, "not enough memory for the log");
+    log_refuse (f->error, "not enough memory for the log");
   else if (merge_copies (f, log)) {
     want (log);
     load_where (f, log);
@@ -788,30 +645,59 @@ load (struct finds *f)
   return NULL;
 }
 
+/* What the copies say now. */
+static bool
+look (struct finds *f)
+{
+  unsigned int i;
+
+  memset (f->find, 0, f->n * sizeof f->find[0]);
+  f->ruling = NULL;
+  for (i = 0; i < f->n; i++)
+    log_find_copy (&f->copies[i].region, f->writer.buffer, f->writer.checksum,
+                   &f->find[i]);
+  return judge (f);
+}
+
+/* The same, when there is something to be believed. */
+static bool
+look_when_sure (struct finds *f)
+{
+  uint64_t wait;
+
+  if (!look (f))
+    return false;
+  wait = doubt (f);
+  if (wait == 0) {
+    leave_out_doubtful (f);
+    return true;
+  }
+  g_warning ("log copy %s: writes from before the crash may still reach it, and "
+             "there is no other copy where that cannot be: the start waits %"
+             PRIu64 " s until that is over", name_of (f, f->ruling),
+             wait / NSEC_PER_SEC);
+  g_usleep (wait / 1000);
+  return look (f);
+}
+
 struct dm_log *
 dm_log_load (unsigned int num_copies, const struct dm_log_copy *copies,
              char **error)
 {
   struct finds f = { .n = num_copies, .copies = copies, .error = error };
   struct dm_log *log = NULL;
-  unsigned int i;
 
   *error = NULL;
   if (num_copies == 0 || num_copies > LOG_MAX_COPIES) {
-    refuse (error, "a log has 1 to %d copies, not %u", LOG_MAX_COPIES,
-            num_copies);
+    log_refuse (error, "a log has 1 to %d copies, not %u", LOG_MAX_COPIES,
+                num_copies);
     return NULL;
   }
   f.find = g_new0 (struct log_find, num_copies);
   if (!log_writer_init (&f.writer))
-    refuse (error, "not enough memory for the log");
-  else {
-    for (i = 0; i < num_copies; i++)
-      log_find_copy (&copies[i].region, f.writer.buffer, f.writer.checksum,
-                     &f.find[i]);
-    if (judge (&f))
-      log = load (&f);
-  }
+    log_refuse (error, "not enough memory for the log");
+  else if (look_when_sure (&f))
+    log = load (&f);
   log_writer_fini (&f.writer);
   g_free (f.find);
   return log;

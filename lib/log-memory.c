@@ -11,9 +11,20 @@
 #include <config.h>
 
 #include <stdlib.h>
+#include <stdarg.h>
 #include <string.h>
 
 #include "log-private.h"
+
+void
+log_refuse (char **error, const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  *error = g_strdup_vprintf (fmt, args);
+  va_end (args);
+}
 
 static bool
 alloc_words (uint64_t **words, size_t n)

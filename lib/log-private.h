@@ -3,8 +3,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* What dm-log.c (bits and states in memory), log-load.c (choosing among
- * copies) and log-commit.c (writing them) share.
+/* What dm-log.c (bits and states in memory), log-new.c, log-load.c (choosing among
+ * copies), log-epochs.c (which of them knows more), log-commit.c (writing them) and
+ * log-copies.c (those that are not in use) share.
  */
 
 #ifndef DMIO_LOG_PRIVATE_H
@@ -43,6 +44,7 @@ struct log_copy {
   bool set_back;                /* see dm_log_is_set_back */
   bool foreign;                 /* a warning says so: something else is there */
   bool displaced;               /* another file may be in its place */
+  uint64_t doubt_until;         /* clock_now: not used before, see log-load.c */
 };
 
 /* Memory to encode and write blocks. */
@@ -100,6 +102,7 @@ struct dm_log {
   uint64_t done, done_clears;   /* the last that has got so far */
   unsigned int clear_waiters;
   bool dead;                    /* no copy is left */
+  bool ended;                   /* see dm_log_rest */
   bool restoring;               /* copies that are not in use are looked at */
   uint64_t *missed;             /* blocks written since that began */
   unsigned long current;        /* copies in use */
@@ -126,7 +129,10 @@ struct dm_log {
   bool starting;                /* write also what seems to be alike */
 };
 
-/* log-memory.c.  Images of all bitmaps but those of legs. */
+/* log-memory.c.  A message for the user, to be freed with g_free. */
+extern void log_refuse (char **error, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 2, 3)));
+/* Images of all bitmaps but those of legs. */
 extern struct dm_log *log_alloc (const struct log_geometry *g,
                                  const unsigned char *uuid);
 extern bool log_map_init (struct dm_log *log, struct log_map *map);
@@ -218,6 +224,8 @@ extern bool log_knows_no_more (const struct log_super *super,
  * would not hear of it.
  */
 extern unsigned long log_unused_copies (const struct dm_log *log);
+/* Locked: may what was sent to any copy still be written there later? */
+extern bool log_is_doubtful (const struct dm_log *log);
 
 /* log-where.c.  Read into PLACES those that are not known yet and are on this
  * copy of the log.

@@ -31,7 +31,7 @@ struct log_find {
   unsigned char label_uuid[LOG_UUID];
 
   enum log_verdict supers[2], label;
-  bool current, set_back;       /* for log-load.c */
+  bool current, set_back, doubtful; /* for log-load.c */
 };
 
 /* Read N blocks into the buffer.  Returns 0 or an errno, positive: EFBIG

@@ -83,12 +83,12 @@ kill_tunnel ()
   wait "$tunnel_pid" || true
 }
 
-# begin_late_write: of 0x21 at the beginning; nobody hears that it has been done.
+# begin_late_write [OFFSET]: of 0x21, at the beginning; nobody hears that it has been done.
 begin_late_write ()
 {
   rm -f landed slow.taken
   touch slow
-  client "write 0 4096 0x21" > late.log 2>&1 &
+  client "write ${1:-0} 4096 0x21" > late.log 2>&1 &
   late_pid=$!
   servers+=("$late_pid")
   wait_for test -e slow.taken
@@ -159,3 +159,57 @@ stop_server
 cmp a.img b.img
 kill_tunnel
 kill_remote b
+
+#-----------------------------------------------------------------------
+# The same with a copy of the log: what is late are bits of the log
+
+sed "s|$tmp/b.img|$tmp/y.log|g" slow.sh > slow-log.sh
+chmod +x slow-log.sh
+truncate -s 1M y.log
+start_remote y nbdkit sh "$tmp/slow-log.sh"
+
+has_copies ()
+{
+  [ "$(status .log.copies)" -eq "$1" ]
+}
+
+# are_clean FILE...: these copies, now that the server has ended in order.
+are_clean ()
+{
+  local file
+  for file; do
+    "$DMIOCTL" log "$file" > said
+    grep '^0 bytes dirty' said
+  done
+}
+
+# If there is another copy this one is not used before the write has been done; else the
+# start waits for that.
+for other in log ''; do
+  rm -f log y.log
+  truncate -s 1M y.log
+  make_regions 8M a.img c.img
+  logs=(${other:+"log=$other"} "log=${remote_uri[y]}")
+  start_mirror "${logs[@]}" init=clean chunk=64K timeout=$timeout a.img c.img
+  client "write 0 4096 0x11" flush
+  begin_late_write 262144
+  kill_server
+  end_late_write
+  start_mirror "${logs[@]}" timeout=$timeout a.img c.img
+  if [ -n "$other" ]; then
+    logged "log copy .*y\\.sock: writes from before the crash may still reach it"
+    [ ! -e landed ] || die "the write was not late"
+    has_copies 1
+  else
+    logged 'the start waits'
+    [ -e landed ] || die "the start did not wait"
+  fi
+  client "write 65536 4096 0x22" flush
+  wait_for has_copies ${#logs[@]}
+  [ -e landed ] || die "the copy was used too early"
+  wait_in_sync
+  stop_server
+  are_clean $other y.log
+  same a.img c.img
+done
+kill_remote y

@@ -270,6 +270,120 @@ test_of_another_leg (void)
   close_logs (&f);
 }
 
+/*----------------------------------------------------------------------
+ * S5: what was sent to a copy before may still be written there
+ */
+
+#define LATE (NSEC_PER_SEC * 3 / 2)
+
+static void
+set_late (struct logs *f, unsigned int copies)
+{
+  unsigned int i;
+
+  for (i = 0; i < COPIES; i++)
+    if (copies & 1U << i)
+      f->where[i].bdev->late = LATE;
+}
+
+static void
+end_in_order (struct logs *f)
+{
+  dm_log_rest (f->log);
+  g_assert_cmpint (dm_log_sync (f->log), ==, 0);
+}
+
+/* A copy that can get no old write is enough; the other is used later. */
+static void
+test_late_copy (void)
+{
+  uint64_t begun = clock_now ();
+  struct logs f;
+
+  make_logs (&f, 2);
+  set_late (&f, 2);
+  write_chunk (f.log, 1);
+  restart_from (&f, 3);
+  log_lines_assert ("log copy copy-b: writes from before the crash may still "
+                    "reach it*", 1);
+  log_lines_clear ();
+  g_assert_true (is_dirty (f.log, 1));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+  if (clock_now () < begun + LATE)
+    g_assert_false (dm_log_restore (f.log));
+  while (!dm_log_restore (f.log)) {
+    g_assert_cmpuint (clock_now (), <, begun + 100 * LATE);
+    g_usleep (10000);
+  }
+  g_assert_cmpuint (clock_now (), >=, begun + LATE);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  close_logs (&f);
+}
+
+/* If there is no other the start waits, and believes what is there then. */
+static void
+test_late_copies (void)
+{
+  uint64_t begun;
+  struct logs f;
+
+  make_logs (&f, 2);
+  set_late (&f, 3);
+  write_chunk (f.log, 1);
+  begun = clock_now ();
+  restart_from (&f, 3);
+  g_assert_cmpuint (clock_now (), >=, begun + LATE);
+  log_lines_assert ("log copy copy-?: writes from before the crash may still "
+                    "reach it, and there is no other copy*", 1);
+  log_lines_clear ();
+  g_assert_true (is_dirty (f.log, 1));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  close_logs (&f);
+}
+
+/* Nothing is under way when a server has ended in order, if no connection was lost just
+ * before.
+ */
+static void
+test_late_orderly (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  set_late (&f, 3);
+  write_chunk (f.log, 1);
+  end_in_order (&f);
+  restart_from (&f, 3);
+  g_assert_cmpuint (log_lines_count ("*"), ==, 0);
+  g_assert_false (super_on (&f, 0).orderly);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  f.where[1].bdev->late_until = clock_now () + 3600 * NSEC_PER_SEC;
+  end_in_order (&f);
+  g_assert_false (super_on (&f, 0).orderly);
+  close_logs (&f);
+}
+
+/* A connection was lost in the middle of a write: another does not bring the copy back
+ * before that write can no longer be done.
+ */
+static void
+test_late_connection (void)
+{
+  struct logs f;
+
+  make_logs (&f, 2);
+  fail_copy (&f, 1, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  log_lines_clear ();
+  mend_copy (&f, 1);
+  f.where[1].bdev->late_until = clock_now () + 3600 * NSEC_PER_SEC;
+  g_assert_false (dm_log_restore (f.log));
+  f.where[1].bdev->late_until = clock_now ();
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  close_logs (&f);
+}
+
 int
 main (int argc, char *argv[])
 {
@@ -286,5 +400,9 @@ main (int argc, char *argv[])
   g_test_add_func ("/log-epochs/s2-turns-up", test_turns_up);
   g_test_add_func ("/log-epochs/s2-turns-up-quiet", test_turns_up_quiet);
   g_test_add_func ("/log-epochs/s2-of-another-leg", test_of_another_leg);
+  g_test_add_func ("/log-epochs/s5-late-copy", test_late_copy);
+  g_test_add_func ("/log-epochs/s5-late-copies", test_late_copies);
+  g_test_add_func ("/log-epochs/s5-late-orderly", test_late_orderly);
+  g_test_add_func ("/log-epochs/s5-late-connection", test_late_connection);
   return g_test_run ();
 }
