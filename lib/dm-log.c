@@ -158,7 +158,8 @@ extend (struct dm_log *log, uint64_t until)
 }
 
 /* The clock was set back since legs were quiet: writes from now on seem to be
- * older than that, and must not seem to be somebody else's.
+ * older than that, and must not seem to be somebody else's.  Nor must what a power cut
+ * may leave of the times: that of before.
  */
 static void
 set_stamps_back (struct dm_log *log, uint64_t now)
@@ -169,6 +170,7 @@ set_stamps_back (struct dm_log *log, uint64_t now)
   for (; legs != 0; legs &= legs - 1) {
     info = &log->legs[__builtin_ctzl (legs)].info;
     if (log_stamp_time (info) > now) {
+      info->until = MAX (info->until, log_stamp_time (info));
       info->stamp.mtime = now - MIN (now, NSEC_PER_SEC);
       log->super_wanted++;
     }

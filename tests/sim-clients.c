@@ -24,8 +24,8 @@
 /* By then all legs have to be in sync, seconds. */
 #define PATIENCE 3000
 
-/* The clients share it. */
-static struct dm_mirror_client connection;
+/* Each client has its own. */
+static struct dm_mirror_client connections[MAX_CLIENTS];
 
 static unsigned char buffers[MAX_CLIENTS][MAX_SECTORS * SECTOR];
 /* Of each sector: changes in flight, and begun. */
@@ -213,21 +213,21 @@ do_zero (void)
 }
 
 static void
-do_flush (void)
+do_flush (unsigned int client)
 {
   struct dm_io_result results[DM_IO_MAX_REGIONS];
   uint64_t begun = sim_flush_begin ();
   bool ok;
 
   sim_trace ("%s: flush", sim_fiber_name (sim_self ()));
-  ok = dm_mirror_flush (mirror, &connection, results);
+  ok = dm_mirror_flush (mirror, &connections[client], results);
   sim_update_losses ();
   sim_trace ("%s: flush: %s", sim_fiber_name (sim_self ()),
              ok ? "done" : "failed");
   if (ok)
-    sim_flush_end (begun);
+    sim_flush_end (begun, 1U << client);
   else
-    sim_flush_failed (begun);
+    sim_flush_failed (begun, 1U << client);
   check_success (ok, "a flush");
 }
 
@@ -397,13 +397,13 @@ static void *
 client (void *arg)
 {
   unsigned char *buffer = arg;
-  unsigned int i;
+  unsigned int number = (buffer - buffers[0]) / sizeof buffers[0], i;
 
   for (i = 0; i < plan.requests; i++) {
     sim_pause ();
     switch (sim_below (&sim_plan, 16)) {
     case 0: case 1:
-      do_flush ();
+      do_flush (number);
       break;
     case 2: case 3:
       do_zero ();
@@ -433,9 +433,10 @@ sim_run_clients (void)
 
   memset (changes, 0, plan.sectors * sizeof changes[0]);
   memset (notes, 0, sizeof notes);
-  dm_mirror_client_init (mirror, &connection);
-  for (i = 0; i < plan.clients; i++)
+  for (i = 0; i < plan.clients; i++) {
+    dm_mirror_client_init (mirror, &connections[i]);
     fibers[n++] = sim_spawn (client, buffers[i], "client");
+  }
   if (plan.faults > 0) {
     fibers[n++] = sim_spawn (sim_bad_luck, NULL, "bad luck");
     fibers[n++] = sim_spawn (sim_user, NULL, "user");

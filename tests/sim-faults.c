@@ -14,6 +14,7 @@
 
 #include <glib.h>
 
+#include "clock.h"
 #include "sim-plan.h"
 
 /*----------------------------------------------------------------------
@@ -45,8 +46,8 @@ sim_must_succeed (void)
     dev = sim_devices[i];
     if (!dev->present || dev->faulty)
       continue;
-    if (dev->kind == SIM_COPY)
-      good_copies++;
+    if (dev->kind == SIM_COPY)  /* one that may get old writes may not be in use */
+      good_copies += dev->bdev.late == 0;
     else if (sim_in_sync (&record, dev) && phase.in_sync & 1UL << dev->leg)
       good_legs++;
   }
@@ -160,11 +161,19 @@ make_bad_sectors (struct sim_device *dev)
     }
 }
 
-static void
-strike (struct sim_device *dev)
+void
+sim_set_clock (void)
 {
-  unsigned int kind = sim_below (&sim_plan, 10);
+  static const uint64_t errors[] = { 0, 1, 20, 3600, 100 * 86400 };
+  uint64_t error = errors[sim_below (&sim_plan, 5)] * NSEC_PER_SEC;
 
+  sim_clock_error = sim_chance (&sim_plan, 50) ? error : -error;
+  sim_trace ("the clock is wrong by %g s", sim_clock_error / 1e9);
+}
+
+static void
+strike (struct sim_device *dev, unsigned int kind)
+{
   dev->faulty = true;
   sim_trace ("%s: fault %u", dev->name, kind);
   if (kind < 4)
@@ -186,6 +195,29 @@ strike (struct sim_device *dev)
   sim_update_losses ();
 }
 
+/* The other of a leg and the copy of the log beside it, or NULL. */
+static struct sim_device *
+beside (const struct sim_device *dev)
+{
+  if (!plan.beside || dev->number >= plan.num_legs ||
+      dev->number >= plan.num_copies)
+    return NULL;
+  return dev->kind == SIM_LEG ? copies[dev->number] : legs[dev->number];
+}
+
+/* What is on one disk often fails at once. */
+static void
+strike_one (void)
+{
+  struct sim_device *dev = sim_devices[sim_below (&sim_plan, sim_num_devices)];
+  struct sim_device *other = beside (dev);
+  unsigned int kind = sim_below (&sim_plan, 10);
+
+  strike (dev, kind);
+  if (other != NULL && sim_chance (&sim_plan, 70))
+    strike (other, kind);
+}
+
 void *
 sim_bad_luck (void *unused)
 {
@@ -196,7 +228,9 @@ sim_bad_luck (void *unused)
       sim_sleep (sim_next (&sim_plan) % 300000);
     else
       sim_sleep (sim_next (&sim_plan) % UINT64_C (5000000000));
-    strike (sim_devices[sim_below (&sim_plan, sim_num_devices)]);
+    if (plan.clock_jumps && sim_chance (&sim_plan, 50))
+      sim_set_clock ();
+    strike_one ();
   }
   return NULL;
 }

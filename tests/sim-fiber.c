@@ -216,10 +216,12 @@ sim_fiber_name (const struct sim_fiber *fiber)
   return fiber == NULL ? "-" : fiber->name;
 }
 
+int64_t sim_clock_error;
+
 uint64_t
 sim_date (void)
 {
-  return EPOCH + sim_now;
+  return EPOCH + sim_now + sim_clock_error;
 }
 
 static void

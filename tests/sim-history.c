@@ -39,11 +39,16 @@ static uint64_t seed;
 static void
 plan_volume (void)
 {
-  static const unsigned char num_legs[] = { 2, 2, 2, 2, 2, 2, 3, 3, 3, 1 };
+  static const unsigned char num_legs[] = {
+    2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 1, 1, 4, 6,
+  };
 
   plan.num_legs = num_legs[sim_below (&sim_plan, sizeof num_legs)];
   plan.num_copies = sim_pick (1, SIM_MAX_COPIES);
-  plan.quorum = sim_chance (&sim_plan, 15) ? MIN (2, plan.num_legs) : 1;
+  plan.quorum = sim_chance (&sim_plan, 15) ?
+    MIN (sim_pick (2, 3), plan.num_legs) : 1;
+  plan.beside = sim_chance (&sim_plan, 40);
+  plan.clock_jumps = sim_chance (&sim_plan, 10);
   plan.chunk = DM_LOG_MIN_CHUNK;
   plan.chunks = sim_chance (&sim_plan, 8) ? sim_pick (9, 64) : sim_pick (1, 8);
   g_assert (plan.chunks * plan.chunk <= SIM_MAX_SECTORS);
@@ -107,6 +112,8 @@ make_copy (unsigned int i)
     dm_log_new_copy_sectors (plan.sectors, plan.chunk);
 
   copies[i] = sim_device_new (SIM_COPY, i, sectors, 0);
+  if (!plan.beside && sim_chance (&sim_plan, 25))
+    copies[i]->bdev.late = 5 * NSEC_PER_SEC;
 }
 
 static void
@@ -160,6 +167,7 @@ collect_copies (struct dm_log_copy *list)
     list[j] = (struct dm_log_copy) {
       .region = region_of (copies[i]), .name = copies[i]->name,
       .place = copies[i]->name,
+      .leg = plan.beside && i < plan.num_legs ? legs[i]->name : NULL,
     };
   }
   return n;
@@ -323,7 +331,9 @@ are_right (unsigned long set)
 /* Was it right to start, or not to?  SEEN is what the log copies say that are
  * there, not one of which need be up to date.  If a copy is missing that
  * was in use, it may still start if the legs prove that this does not
- * matter.
+ * matter.  A write in flight when the clock is set on, or what a power cut leaves of the
+ * times then, may seem to be somebody else's: then it need not start, and that is the
+ * end.
  */
 static void
 judge_start (const struct sim_record *seen, const char *error)
@@ -341,11 +351,13 @@ judge_start (const struct sim_record *seen, const char *error)
   if (started && because != NULL && !phase.trouble)
     sim_fail ("S2: it starts although %s", because);
   if (!started && because == NULL && !phase.trouble && !phase.stale &&
+      !plan.clock_jumps &&
       (!seen->missing || phase.degraded ||
        phase.copies == (1UL << plan.num_copies) - 1))
     sim_fail ("it does not start: %s", error);
   if (!started)
     sim_trace ("not started: %s", error);
+  phase.over = phase.over || (!started && plan.clock_jumps);
 }
 
 /* Legs that the mirror believes.  With the user's word, if a copy of the log is
@@ -402,6 +414,8 @@ start_mirror (void)
   /* Once it has started so, the other copies will contradict it. */
   phase.over = phase.stale;
   mirror = dm_mirror_new (n, list, &options, &error);
+  if (mirror == NULL)
+    phase.over = false;
   judge_start (&record, error);
   phase.in_sync = record.in_sync & legs_present ();
   if (mirror != NULL && record.missing && phase.degraded)
@@ -409,7 +423,6 @@ start_mirror (void)
   else if (mirror != NULL)
     phase.in_sync &= believed_legs () | ~late_legs ();
   g_free (error);
-  phase.over = phase.over && mirror != NULL;
   return mirror != NULL && !phase.over && dm_mirror_start (mirror) == 0;
 }
 
@@ -425,9 +438,9 @@ shut_down (void)
   dm_mirror_free (mirror);
   mirror = NULL;
   if (sim_must_succeed ())
-    sim_flush_end (begun);
+    sim_flush_end (begun, SIM_ALL_CLIENTS);
   else
-    sim_flush_failed (begun);
+    sim_flush_failed (begun, SIM_ALL_CLIENTS);
 }
 
 static void
@@ -524,6 +537,7 @@ begin_phase (bool last)
     for (i = 0; i < plan.num_copies; i++) {
       sim_device_heal (copies[i]);
       sim_device_blank (copies[i]);
+      sim_late_forget (copies[i]);      /* it is another file */
     }
   sim_trace ("---- phase %u%s%s", phase.number, last ? " (last)" : "",
              phase.degraded ? " degraded" : "");
@@ -540,7 +554,7 @@ cut (void)
              (unsigned) sim_steps);
   sim_io_cut (power);
   if (power)
-    sim_late_forget ();
+    sim_late_forget (NULL);
   for (i = 0; i < sim_num_devices; i++)
     if (power || sim_chance (&sim_plan, 10))
       sim_lose_cache (sim_devices[i]);
@@ -560,7 +574,7 @@ stopped (void)
   for (i = 0; power && i < sim_num_devices; i++)
     sim_lose_cache (sim_devices[i]);
   if (power)
-    sim_late_forget ();
+    sim_late_forget (NULL);
   if (phase.created)
     sim_check_cut ();
   if (!phase.ended || !sim_must_succeed ())
@@ -581,6 +595,8 @@ run_phase (bool last, uint64_t cut_at)
     sim_first_phase = sim_steps;
   phase.number++;
   sim_now += NSEC_PER_SEC * sim_pick (1, 100);
+  if (plan.clock_jumps && sim_chance (&sim_plan, 50))
+    sim_set_clock ();
 }
 
 /*----------------------------------------------------------------------
@@ -641,12 +657,13 @@ sim_history (const struct sim_options *options)
   sim_schedule.state = seed * 3 + UINT64_C (0x100000001);
   sim_media.state = seed * 3 + UINT64_C (0x200000002);
   sim_now = NSEC_PER_SEC;
+  sim_clock_error = 0;
   memset (&phase, 0, sizeof phase);
   memset (legs, 0, sizeof legs);
   sim_memory_reset ();
   sim_record_init ();
   sim_tick = 0;
-  sim_late_forget ();
+  sim_late_forget (NULL);
   plan_volume ();
   plan_course ();
   make_devices ();
@@ -656,8 +673,9 @@ sim_history (const struct sim_options *options)
       cut_at = phase.number == 0 ? options->cut_at : SIM_NEVER;
     run_phase (false, cut_at);
   }
-  if (!phase.over) {
+  if (!phase.over)
     run_phase (true, SIM_NEVER);
+  if (!phase.over) {
     check_equal ();
     sim_run (check_log, SIM_NEVER);
   }

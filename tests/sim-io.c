@@ -55,7 +55,7 @@ static unsigned int num_ops;
 struct late {
   struct sim_device *dev;
   uint32_t sector;
-  unsigned char data[8];        /* of the sector; see sim_encode */
+  unsigned char data[SECTOR];
   uint64_t at;                  /* SIM_NEVER: at some time after the next start */
 };
 
@@ -334,7 +334,6 @@ can_be_late (const struct op *op)
 void
 sim_late_land (void)
 {
-  unsigned char data[SECTOR] = { 0 };
   unsigned int i = 0;
   struct late *l;
 
@@ -345,8 +344,7 @@ sim_late_land (void)
       continue;
     }
     sim_trace ("%s: late write of %u", l->dev->name, l->sector - l->dev->start);
-    memcpy (data, l->data, sizeof l->data);
-    sim_write_sector (l->dev, l->sector, data, sim_now);
+    sim_write_sector (l->dev, l->sector, l->data, sim_now);
     sim_complete (l->dev, l->sector, 1, false);
     late[i] = late[--num_late];
   }
@@ -374,9 +372,15 @@ sim_late_begin (void)
 }
 
 void
-sim_late_forget (void)
+sim_late_forget (const struct sim_device *dev)
 {
-  num_late = 0;
+  unsigned int i = 0;
+
+  while (i < num_late)
+    if (dev == NULL || late[i].dev == dev)
+      late[i] = late[--num_late];
+    else
+      i++;
 }
 
 /*----------------------------------------------------------------------*/

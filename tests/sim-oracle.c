@@ -20,7 +20,8 @@
  * A write that failed, or was in flight at a cut, may have been done or not.
  * A leg that loses its cache is like a cut only if no other leg can stand
  * in (sim_oracle_cache_lost); and then as well a flush that succeeds
- * has to have what had been acknowledged, unless one has failed since.
+ * has to have what had been acknowledged, unless one of the same client has failed
+ * since (F1).
  */
 
 #include <config.h>
@@ -46,6 +47,7 @@ struct record {
   enum status status;
   bool gone;                    /* a cut cannot bring it back */
   bool old;                     /* from before the last power cut */
+  uint32_t told;                /* clients who know that it may be lost */
   uint32_t next;                /* record of the sector; 0: the last */
 };
 
@@ -366,7 +368,7 @@ sim_flush_begin (void)
 }
 
 void
-sim_flush_end (uint64_t begun)
+sim_flush_end (uint64_t begun, unsigned int clients)
 {
   struct record *r;
   uint32_t i;
@@ -374,7 +376,7 @@ sim_flush_end (uint64_t begun)
   event++;
   for (i = 0; i < num_listed; i++)
     FOR_EACH (r, listed[i])
-      if (r->over != 0 && r->over < begun) {
+      if (r->over != 0 && r->over < begun && (r->told & clients) == 0) {
         r->gone = true;
         if (r->dead == 0)
           r->dead = event;
@@ -383,7 +385,7 @@ sim_flush_end (uint64_t begun)
 }
 
 void
-sim_flush_failed (uint64_t begun)
+sim_flush_failed (uint64_t begun, unsigned int clients)
 {
   struct record *r;
   uint32_t i;
@@ -393,8 +395,7 @@ sim_flush_failed (uint64_t begun)
     return;
   for (i = 0; i < num_listed; i++)
     FOR_EACH (r, listed[i]) {
-      if (!r->gone)
-        r->over = 0;
+      r->told |= clients;
       if (r->status == OK)
         r->status = MAYBE;
     }
@@ -434,7 +435,7 @@ sim_oracle_cut (bool power)
     FOR_EACH (r, listed[i]) {
       r->status = OK;
       r->begin = r->end = event;
-      r->over = 0;
+      r->over = r->told = 0;
       r->old = power;
       r->dead = r->gone ? event : 0;
     }

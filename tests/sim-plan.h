@@ -18,6 +18,8 @@ struct plan {
   uint32_t chunk, chunks, sectors; /* chunk and volume: sectors */
   uint32_t block;               /* requests are multiples of so many sectors */
   bool init_sync;
+  bool beside;                  /* copies are beside legs, and fail with them */
+  bool clock_jumps;
   unsigned int phases, clients, requests, faults;
   uint32_t hot;                 /* where most requests go */
   unsigned int pause;           /* between requests: 0 none, 3 long */
@@ -49,6 +51,8 @@ extern void sim_pause (void);
 extern void *sim_bad_luck (void *unused);
 extern void *sim_user (void *unused);
 extern void sim_add_leg (struct sim_device *dev);
+/* Somebody sets the clock, right or wrong. */
+extern void sim_set_clock (void);
 
 /* Is it in sync, by what the log says? */
 extern bool sim_in_sync (const struct sim_record *record,

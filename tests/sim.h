@@ -136,6 +136,7 @@ extern bool sim_block (const void *address, uint64_t until,
 extern void sim_wake (const void *address, bool all);
 extern void sim_sleep (uint64_t nsec);
 extern uint64_t sim_date (void);        /* nsec since 1970 */
+extern int64_t sim_clock_error; /* that somebody has set the clock wrong by */
 
 /*----------------------------------------------------------------------
  * Devices
@@ -145,7 +146,7 @@ enum sim_kind { SIM_LEG, SIM_COPY };
 
 #define SIM_BLOCK 4096          /* of a log copy */
 #define SIM_MAX_COPIES 3
-#define SIM_MAX_LEGS 4
+#define SIM_MAX_LEGS 7
 #define SIM_MAX_SECTORS (64 * DM_LOG_MIN_CHUNK) /* of the volume */
 #define SIM_MAX_DEVICES (SIM_MAX_COPIES + SIM_MAX_LEGS)
 
@@ -271,11 +272,11 @@ extern void sim_io_abort (struct sim_device *dev, int error);
  */
 extern bool sim_late_pending (const struct sim_device *dev);
 /* Their time begins now; those whose time it is are done; or they are gone, with their
- * servers.
+ * servers: those of a device, or all.
  */
 extern void sim_late_begin (void);
 extern void sim_late_land (void);
-extern void sim_late_forget (void);
+extern void sim_late_forget (const struct sim_device *dev);
 
 /*----------------------------------------------------------------------
  * Oracle
@@ -300,9 +301,11 @@ extern void sim_read_value (uint64_t begun, uint32_t sector,
                             sim_value value, bool settled);
 extern void sim_read_done (uint64_t begun);
 
+/* A flush of one of CLIENTS, a set; a failed one may have told several. */
 extern uint64_t sim_flush_begin (void);
-extern void sim_flush_end (uint64_t begun);
-extern void sim_flush_failed (uint64_t begun);
+extern void sim_flush_end (uint64_t begun, unsigned int clients);
+extern void sim_flush_failed (uint64_t begun, unsigned int clients);
+#define SIM_ALL_CLIENTS (~0U)
 
 /* The power was cut, and is back; or only the process has ended. */
 extern void sim_oracle_cut (bool power);
