@@ -5,7 +5,7 @@
 """What is measured: the servers, what they are loaded with, and the aims."""
 
 from collections import namedtuple
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
 from servers import BLOCK, MiB, uri
@@ -122,10 +122,13 @@ NO_LOG = "log=none"
 NEW_LOG = "init=clean"          # copies of it are made beside the regions
 
 
-def dmio(spec=same, threads=None, log=NO_LOG):
-    """spec: a function that makes a region's SPEC of its name."""
+def dmio(spec=same, threads=None, log=NO_LOG, before=False):
+    """spec: a function that makes a region's SPEC of its name.
+    before: the plugin that --before names.
+    """
     def command(options, socket, regions):
-        return (nbdkit(socket, threads) + [options.plugin, log]
+        plugin = options.before if before else options.plugin
+        return (nbdkit(socket, threads) + [plugin, log]
                 + ["region=" + spec(region) for region in regions])
     return command
 
@@ -288,6 +291,15 @@ def log(name, bound=None, on_disk=False):
         on_disk)
 
 
+# Beside an earlier build of the plugin; only with --before.
+BEFORE = replace(
+    log("before"),
+    peers=[Peer("now", 2, dmio(log=NEW_LOG)),
+           Peer("before", 2, dmio(log=NEW_LOG, before=True))],
+    cases=[replace(case, comparisons=[Comparison("now", "before",
+                                                 at_least(1))])
+           for case in log("before").cases])
+
 # Each write of each region goes to the same disk.
 DIRECT = Group(
     "direct", 128 * MiB,
@@ -371,5 +383,5 @@ GROUPS = [
     TMPFS, log("log", 0.95), log("log-disk", on_disk=True), DIRECT, NBD,
     NBD_SLOW_WRITES, NBD_SLOW_READS, REGIONS,
     memory("files"), memory("direct", direct, on_disk=True),
-    memory("nbd", uri, file_server),
+    memory("nbd", uri, file_server), BEFORE,
 ]
