@@ -498,19 +498,26 @@ bdev_rest (struct block_device *bdev)
     bdev->ops->rest (bdev);
 }
 
-int
-bdev_revive (struct block_device *bdev)
+void
+bdev_flush_again (struct block_device *bdev)
 {
   struct bdev_flush *f = &bdev->flush;
-  int r = bdev->ops->revive != NULL ? bdev->ops->revive (bdev) : 0;
 
-  if (r < 0)
-    return r;
   pthread_mutex_lock (&f->lock);
   if (f->error != 0)
     f->forgotten = f->begun;
   f->error = 0;
   pthread_mutex_unlock (&f->lock);
+}
+
+int
+bdev_revive (struct block_device *bdev)
+{
+  int r = bdev->ops->revive != NULL ? bdev->ops->revive (bdev) : 0;
+
+  if (r < 0)
+    return r;
+  bdev_flush_again (bdev);
   return 0;
 }
 

@@ -230,6 +230,11 @@ extern void bdev_rest (struct block_device *bdev);
  */
 extern int bdev_revive (struct block_device *bdev);
 
+/* Flushes need not fail any more because one has: what was written before is going to
+ * be written again.
+ */
+extern void bdev_flush_again (struct block_device *bdev);
+
 /* What the device is like now, durably: a crash does not set it back.  It may
  * flush.  *STAMP is not valid for devices that show no changes.
  */

@@ -144,6 +144,8 @@ extern void dm_log_get_leg (struct dm_log *log, unsigned int leg,
                             struct dm_log_leg *info);
 /* True if any chunk is dirty. */
 extern bool dm_log_is_dirty (struct dm_log *log);
+/* The next dirty chunk from FIRST on, or the number of all. */
+extern uint64_t dm_log_next_dirty (struct dm_log *log, uint64_t first);
 
 /* Copies that were in use and were not among those that were loaded, or not
  * valid: they may have known more, if these had failed.  Their places, or

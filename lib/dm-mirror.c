@@ -32,7 +32,7 @@
  * made equal, and flushed, before it is read (R2): so a second crash does not
  * change it either.
  *
- * Locks: reconciling first, then ranges, then state_lock, which owns changes of states and
+ * Locks: reconciling first, then rewriting, ranges, state_lock, which owns changes of states and
  * of the sets in_sync and recovering; these are read without it.  It is held
  * while the log is written, so that changes of states have one order, also
  * on disk; but never while a leg is used: failing a leg does not wait for it.  The
@@ -99,6 +99,7 @@ free_mirror (struct dm_mirror *m)
   pthread_mutex_destroy (&m->work.lock);
   pthread_cond_destroy (&m->state_changed);
   pthread_mutex_destroy (&m->state_lock);
+  pthread_mutex_destroy (&m->rewriting);
   range_locks_fini (&m->reconciling);
   range_locks_fini (&m->ranges);
   for (i = 0; i < m->num_legs; i++) {
@@ -120,6 +121,16 @@ init_condition (pthread_cond_t *cond)
   pthread_condattr_destroy (&attr);
 }
 
+/* The last server may have failed to flush the only leg in sync, what it wrote may be in
+ * a cache still, and nobody knows.
+ */
+static void
+suspect_only_leg (struct dm_mirror *m)
+{
+  if (COUNT (m->in_sync) == 1 && dm_log_is_dirty (m->log))
+    m->suspects = m->in_sync;
+}
+
 struct dm_mirror *
 dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
                const struct dm_mirror_options *options, char **error)
@@ -135,6 +146,8 @@ dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
   range_locks_init (&m->ranges);
   range_locks_init (&m->reconciling);
   pthread_mutex_init (&m->state_lock, NULL);
+  pthread_mutex_init (&m->rewriting, NULL);
+  m->rewrite_delay = MIRROR_FIRST_DELAY;
   pthread_mutex_init (&m->work.lock, NULL);
   init_condition (&m->state_changed);
   init_condition (&m->work.changed);
@@ -145,6 +158,8 @@ dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
     free_mirror (m);
     return NULL;
   }
+  else
+    suspect_only_leg (m);
   return m;
 }
 
@@ -329,10 +344,21 @@ count_losses (const struct dm_mirror *m)
   return __atomic_load_n (&m->losses, __ATOMIC_ACQUIRE);
 }
 
+/* Nobody knows what a leg has kept whose flush has failed. */
 static bool
 has_quorum (const struct dm_mirror *m, unsigned long legs)
 {
-  return COUNT (mirror_in_sync (m) & legs) >= m->quorum;
+  return COUNT (mirror_in_sync (m) & legs & ~mirror_suspects (m)) >= m->quorum;
+}
+
+/* Called with no range locked: if only such legs are missing, mend them first.  So an
+ * error that passes costs a client no more than time.
+ */
+static void
+mend_quorum (struct dm_mirror *m)
+{
+  if (!has_quorum (m, -1UL) && COUNT (mirror_in_sync (m)) >= m->quorum)
+    mirror_rewrite (m);
 }
 
 /* LEGS were asked to do what FAILURE says.  True if it has succeeded: enough
@@ -400,6 +426,7 @@ dm_mirror_write (struct dm_mirror *m, enum dm_io_op op, unsigned int flags,
   bool ok;
 
   note_request (m);
+  mend_quorum (m);
   range_lock (&m->ranges, &range, sector, count);
   ok = write_legs (m, &req, sector, count, results);
   range_unlock (&m->ranges, &range);
@@ -430,11 +457,13 @@ dm_mirror_flush (struct dm_mirror *m, struct dm_mirror_client *client,
 {
   struct dm_io_request req = { .op = DM_IO_FLUSH };
   struct mirror_failure failure = { .op = DM_IO_FLUSH, .results = results };
-  unsigned long legs = m->log != NULL ? mirror_used (m) : all_legs (m);
   unsigned int losses = count_losses (m);
+  unsigned long legs;
   bool ok;
 
   note_request (m);
+  mend_quorum (m);
+  legs = m->log != NULL ? mirror_used (m) : all_legs (m);
   failure.legs = mirror_run (m, &req, legs, 0, 0, results);
   ok = conclude (m, legs, &failure);
   if (m->log == NULL)

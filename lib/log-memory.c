@@ -254,15 +254,19 @@ dm_log_get_leg (struct dm_log *log, unsigned int leg,
   pthread_mutex_unlock (&log->lock);
 }
 
+uint64_t
+dm_log_next_dirty (struct dm_log *log, uint64_t first)
+{
+  pthread_mutex_lock (&log->lock);
+  first = log_next_bit (log->dirty.wanted, first, log->g.chunks);
+  pthread_mutex_unlock (&log->lock);
+  return first;
+}
+
 bool
 dm_log_is_dirty (struct dm_log *log)
 {
-  bool dirty;
-
-  pthread_mutex_lock (&log->lock);
-  dirty = log_next_bit (log->dirty.wanted, 0, log->g.chunks) < log->g.chunks;
-  pthread_mutex_unlock (&log->lock);
-  return dirty;
+  return dm_log_next_dirty (log, 0) < log->g.chunks;
 }
 
 unsigned int

@@ -35,6 +35,7 @@
 struct piece {
   struct dm_mirror *mirror;
   unsigned long targets;        /* that the leg read is taken out of */
+  unsigned long rewritten;      /* of these, that get also what they have */
   sector_t sector, count;
   unsigned char *buffer;
 };
@@ -49,16 +50,19 @@ sources (const struct dm_mirror *m)
 static unsigned int
 choose_source (const struct dm_mirror *m, unsigned long legs)
 {
-  return FIRST (preferably_not (legs, mirror_offline (m)));
+  legs = preferably_not (legs, mirror_offline (m));
+  return FIRST (preferably_not (legs, mirror_suspects (m)));
 }
 
 /* Write DATA, or zeroes if it is NULL, to the targets that are still used.  One
- * that fails is out of sync from then on, so its copy does not count.
+ * that fails is out of sync from then on, so its copy does not count; -EIO if one
+ * stays in sync all the same.
  */
-static void
-write_targets (struct dm_mirror *m, unsigned long targets, const void *data,
+static int
+write_targets (const struct piece *p, unsigned long targets, const void *data,
                sector_t sector, sector_t count)
 {
+  struct dm_mirror *m = p->mirror;
   const struct dm_io_request req = {
     .op = data != NULL ? DM_IO_WRITE : DM_IO_WRITE_ZEROES,
     .mem = {
@@ -70,16 +74,18 @@ write_targets (struct dm_mirror *m, unsigned long targets, const void *data,
   struct dm_io_result results[DM_IO_MAX_REGIONS];
   struct mirror_failure failure = {
     .op = req.op, .sector = sector, .count = count, .results = results,
+    .again = p->rewritten != 0,
   };
 
   targets &= mirror_used (m);
   if (targets == 0)
-    return;
+    return 0;
   failure.legs = mirror_run (m, &req, targets, sector, count, results);
   if (failure.legs != 0)
     mirror_failed (m, &failure);
   __atomic_add_fetch (&m->copied, count * DM_IO_SECTOR_SIZE,
                       __ATOMIC_RELAXED);
+  return (failure.legs & mirror_in_sync (m)) == 0 ? 0 : -EIO;
 }
 
 /* For how many sectors from here on the leg says that they read as zero. */
@@ -104,16 +110,16 @@ zero_run (struct dm_mirror *m, unsigned int leg, sector_t sector,
   return MIN (done, length) / DM_IO_SECTOR_SIZE;
 }
 
-static void
+static int
 zero_targets (const struct piece *p, sector_t sector, sector_t count)
 {
   struct dm_mirror *m = p->mirror;
-  unsigned long targets = 0;
+  unsigned long targets = p->targets & p->rewritten;
 
-  FOR_EACH_LEG (i, p->targets & mirror_used (m))
+  FOR_EACH_LEG (i, p->targets & ~targets & mirror_used (m))
     if (zero_run (m, i, sector, count) < count)
       targets |= 1UL << i;
-  write_targets (m, targets, NULL, sector, count);
+  return write_targets (p, targets, NULL, sector, count);
 }
 
 static bool
@@ -166,7 +172,8 @@ read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
 }
 
 /* What cannot be read is halved, down to a block: each leg may have a bad sector,
- * and another what it lacks.
+ * and another what it lacks.  One that has it all the same is not rewritten: there is
+ * nothing in it to be lost.
  */
 static int
 copy_data (const struct piece *p, sector_t sector, sector_t count)
@@ -182,13 +189,11 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
     return r;
   }
   if (source < 0)
-    return -EIO;
-  rest.targets &= ~(1UL << source);
-  if (all_zero (p->buffer, count * DM_IO_SECTOR_SIZE))
-    zero_targets (&rest, sector, count);
-  else
-    write_targets (p->mirror, rest.targets, p->buffer, sector, count);
-  return 0;
+    return source == -EIO && half == 0 && p->rewritten != 0 ? 0 : -EIO;
+  rest.targets &= ~(1UL << source) | p->rewritten;
+  if (p->rewritten == 0 && all_zero (p->buffer, count * DM_IO_SECTOR_SIZE))
+    return zero_targets (&rest, sector, count);
+  return write_targets (p, rest.targets, p->buffer, sector, count);
 }
 
 /* What the source has from AT on; data, if that is not known. */
@@ -223,12 +228,11 @@ copy_piece (const struct piece *p)
 
   while (at < end) {
     n = find_extents (p, at, &source, extents);
-    zero.targets = p->targets & ~source;
+    zero.targets = p->targets & (~source | p->rewritten);
     for (i = 0; i < n && at < end; i++) {
       length = MIN (extents[i].length / DM_IO_SECTOR_SIZE, end - at);
-      if (extents[i].zero)
-        zero_targets (&zero, at, length);
-      else if (copy_data (p, at, length) < 0)
+      if ((extents[i].zero ? zero_targets (&zero, at, length) :
+           copy_data (p, at, length)) < 0)
         r = -EIO;
       at += length;
     }
@@ -240,7 +244,7 @@ copy_piece (const struct piece *p)
 static unsigned long
 targets_of (const struct dm_mirror *m, const struct mirror_item *item)
 {
-  return item->reconcile ? mirror_in_sync (m) :
+  return item->reconcile || item->rewrite ? mirror_in_sync (m) :
     item->lacking & mirror_recovering (m);
 }
 
@@ -252,7 +256,8 @@ reconcile_piece (const struct piece *p, const struct mirror_item *item)
   unsigned long absent;
   int r;
 
-  if (dm_log_next_unreconciled (m->log, item->first, item->end) == item->end)
+  if (!item->rewrite &&
+      dm_log_next_unreconciled (m->log, item->first, item->end) == item->end)
     return 0;
   r = dm_log_begin (m->log, p->sector, p->count, &absent);
   if (r < 0)
@@ -274,7 +279,9 @@ copy_locked (struct dm_mirror *m, const struct mirror_item *item,
 
   range_lock (&m->ranges, &range, sector, count);
   piece.targets = targets_of (m, item);
-  if (item->reconcile)
+  if (item->rewrite)
+    piece.rewritten = mirror_suspects (m);
+  if (item->reconcile || item->rewrite)
     r = reconcile_piece (&piece, item);
   else if (piece.targets != 0)
     r = copy_piece (&piece);
@@ -348,6 +355,20 @@ mirror_flush_legs (struct dm_mirror *m, unsigned long legs)
   return -EIO;
 }
 
+bool
+mirror_cannot_flush (const struct dm_mirror *m)
+{
+  unsigned long in_sync = mirror_in_sync (m);
+
+  return COUNT (in_sync) == 1 && in_sync == mirror_suspects (m);
+}
+
+static int
+flush_reconciled (struct dm_mirror *m, unsigned long legs)
+{
+  return mirror_flush_legs (m, legs) == 0 || mirror_cannot_flush (m) ? 0 : -EIO;
+}
+
 /* If a leg fails it is tried again with the others. */
 static int
 reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
@@ -360,13 +381,14 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
 
   if (buffer == NULL)
     return -ENOMEM;
+  mirror_rewrite_several (m);
   do {
     legs = mirror_in_sync (m);
     r = dm_log_keep_lease (m->log);
     if (r == 0)
       r = mirror_copy_item (m, item, buffer, false);
     if (r == 0)
-      r = mirror_flush_legs (m, legs);
+      r = flush_reconciled (m, legs);
   } while (r < 0 && mirror_in_sync (m) != legs);
   /* A leg that was dropped meanwhile must not be the source next time. */
   if (r == 0)
@@ -418,7 +440,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     range_unlock (&m->ranges, &range);
   }
   if (r == 0)
-    r = mirror_flush_legs (m, legs);
+    r = flush_reconciled (m, legs);
   return r == 0 ? mirror_settle (m) : r;
 }
 
@@ -469,6 +491,72 @@ mirror_alike (struct dm_mirror *m, sector_t sector, sector_t count)
 }
 
 /*----------------------------------------------------------------------
+ * After something could not be flushed
+ */
+
+static int
+rewrite_dirty (struct dm_mirror *m)
+{
+  g_autofree unsigned char *buffer =
+    g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
+  struct mirror_item item = { .rewrite = true };
+  uint64_t end = mirror_chunks (m);
+  int r = buffer == NULL ? -ENOMEM : 0;
+
+  for (item.first = dm_log_next_dirty (m->log, 0);
+       r == 0 && item.first < end;
+       item.first = dm_log_next_dirty (m->log, item.end)) {
+    item.end = item.first + 1;
+    r = dm_log_keep_lease (m->log);
+    if (r == 0)
+      r = mirror_copy_item (m, &item, buffer, false);
+  }
+  return r == 0 ? mirror_flush_legs (m, mirror_in_sync (m)) : r;
+}
+
+/* First they may be flushed again: if a flush fails from now on, whoever asks for it, the
+ * last one here does, too.  Nothing is sent to them that is not written here, but for
+ * writes under way, which fail.
+ */
+static void
+try_to_rewrite (struct dm_mirror *m)
+{
+  unsigned long suspects = mirror_suspects (m);
+
+  FOR_EACH_LEG (i, suspects)
+    bdev_flush_again (m->legs[i].region.bdev);
+  if (rewrite_dirty (m) == 0) {
+    m->rewrite_delay = MIRROR_FIRST_DELAY;
+    mirror_trust (m, suspects);
+    return;
+  }
+  m->rewrite_at = clock_now () + m->rewrite_delay;
+  m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
+  FOR_EACH_LEG (i, mirror_suspects (m))
+    mirror_report (m, i, "cannot be flushed, and what it may have lost cannot be "
+                   "written again yet");
+}
+
+void
+mirror_rewrite_several (struct dm_mirror *m)
+{
+  if (COUNT (mirror_in_sync (m)) > 1)
+    mirror_rewrite (m);
+}
+
+int
+mirror_rewrite (struct dm_mirror *m)
+{
+  if (mirror_suspects (m) == 0)
+    return 0;
+  pthread_mutex_lock (&m->rewriting);
+  if (mirror_suspects (m) != 0 && clock_now () >= m->rewrite_at)
+    try_to_rewrite (m);
+  pthread_mutex_unlock (&m->rewriting);
+  return mirror_suspects (m) == 0 ? 0 : -EIO;
+}
+
+/*----------------------------------------------------------------------
  * After something could not be read
  */
 
@@ -477,6 +565,7 @@ static void
 rewrite (struct dm_mirror *m, unsigned int leg, void *buffer,
          sector_t sector, sector_t count)
 {
+  const struct piece piece = { .mirror = m };
   struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
   struct mirror_failure failure = {
     .op = DM_IO_READ, .sector = sector, .count = count, .results = results,
@@ -484,7 +573,7 @@ rewrite (struct dm_mirror *m, unsigned int leg, void *buffer,
 
   if (read_source (m, ~(1UL << leg), buffer, sector, count) < 0)
     return;
-  write_targets (m, 1UL << leg, buffer, sector, count);
+  write_targets (&piece, 1UL << leg, buffer, sector, count);
   if (!(mirror_in_sync (m) & 1UL << leg))
     return;                     /* it could not be written either */
   if (mirror_read_leg (m, leg, buffer, sector, count, &results[leg]) != 0) {

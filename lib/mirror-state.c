@@ -54,6 +54,7 @@ void
 mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
 {
   unsigned int in_sync = COUNT (mirror_in_sync (m));
+  unsigned int suspects = COUNT (mirror_in_sync (m) & mirror_suspects (m));
   unsigned int num_legs = dm_mirror_num_legs (m);
   g_autofree char *what = NULL;
   const char *meaning = "volume is degraded; writes since now are recorded";
@@ -62,10 +63,13 @@ mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
   va_start (args, fmt);
   what = g_strdup_vprintf (fmt, args);
   va_end (args);
-  if (in_sync == num_legs)
-    meaning = "volume is fully mirrored";
-  else if (in_sync < m->quorum)
+  if (in_sync < m->quorum)
     meaning = "these are fewer than quorum=, so writes are refused";
+  else if (in_sync - suspects < m->quorum)
+    meaning = "what cannot be flushed does not count for quorum=, so writes are "
+      "refused";
+  else if (in_sync == num_legs)
+    meaning = "volume is fully mirrored";
   g_warning ("region %u (%s) %s: %u of %u legs in sync; %s", leg,
              m->legs[leg].name, what, in_sync, num_legs, meaning);
 }
@@ -86,7 +90,7 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
 
   set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
-  l->cannot_flush = false;
+  __atomic_and_fetch (&m->suspects, ~(1UL << leg), __ATOMIC_RELEASE);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
     __atomic_store_n (&l->left, clock_date (), __ATOMIC_RELAXED);
   if (state != l->state)
@@ -171,15 +175,23 @@ device_has_failed (const struct dm_mirror *m, unsigned int leg)
                           __ATOMIC_RELAXED);
 }
 
+/* True if what a leg took need not be durable, and no flush proves that it is: a kernel
+ * that could not write a page forgets that it has to, and shows it as before.
+ */
+static bool
+has_not_flushed (unsigned int leg, const struct mirror_failure *f)
+{
+  return f->legs & 1UL << leg &&
+    (f->op == DM_IO_FLUSH || (f->fua && f->results[leg].error == EIO));
+}
+
 /* True if what a leg took may be gone, although it stays in sync. */
 static bool
 has_lost_writes (struct dm_mirror *m, unsigned int leg,
                  const struct mirror_failure *f)
 {
-  if (!(f->legs & 1UL << leg))
-    return false;
-  return f->op == DM_IO_FLUSH || (f->fua && f->results[leg].error == EIO) ||
-    device_has_failed (m, leg);
+  return has_not_flushed (leg, f) ||
+    (f->legs & 1UL << leg && device_has_failed (m, leg));
 }
 
 bool
@@ -209,6 +221,27 @@ is_change (enum dm_io_op op)
   return op != DM_IO_READ && op != DM_IO_FLUSH;
 }
 
+/* Called with state_lock. */
+static void
+suspect (struct dm_mirror *m, unsigned long legs, const struct mirror_failure *f)
+{
+  FOR_EACH_LEG (i, legs)
+    if (has_not_flushed (i, f))
+      __atomic_or_fetch (&m->suspects, 1UL << i, __ATOMIC_RELEASE);
+}
+
+/* Each leg may have lost something else of what was not flushed. */
+static void
+unreconcile_dirty (struct dm_mirror *m)
+{
+  sector_t chunk = dm_log_chunk (m->log);
+  uint64_t end = mirror_chunks (m), i;
+
+  for (i = dm_log_next_dirty (m->log, 0); i < end;
+       i = dm_log_next_dirty (m->log, i + 1))
+    dm_log_unreconcile (m->log, i * chunk, 1);
+}
+
 /* Called with state_lock: no leg in sync has done it.  Each may have done a part, so
  * the chunks are made equal before they are read.
  */
@@ -219,8 +252,11 @@ note_difference (struct dm_mirror *m, const struct mirror_failure *f)
 
   FOR_EACH_LEG (i, mirror_in_sync (m))
     lost = lost || has_lost_writes (m, i, f);
-  if (lost)
+  if (lost) {
     note_loss (m);
+    suspect (m, mirror_in_sync (m), f);
+    unreconcile_dirty (m);
+  }
   dm_log_unreconcile (m->log, f->sector, f->count);
   __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
   __atomic_add_fetch (&m->differences, 1, __ATOMIC_RELEASE);
@@ -236,7 +272,6 @@ static unsigned long
 choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
 {
   unsigned long in_sync = mirror_in_sync (m), last;
-  struct leg *l;
 
   if (all_are_lost (m, f))
     return mirror_recovering (m);
@@ -246,17 +281,16 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
     note_difference (m, f);
     return mirror_recovering (m);
   }
-  last = 1UL << FIRST (preferably_not (in_sync, mirror_offline (m)));
-  l = &m->legs[FIRST (last)];
-  /* It cannot be flushed before it is used again: that is one loss, and not new
-   * for those that recover since.
+  last = preferably_not (in_sync, mirror_offline (m));
+  last = 1UL << FIRST (preferably_not (last, mirror_suspects (m)));
+  /* Since that was first so it was not written but to be mended: it is one loss, and not
+   * new for those that recover since.
    */
-  if (f->op == DM_IO_FLUSH && l->cannot_flush)
+  if (mirror_suspects (m) & last && (f->op == DM_IO_FLUSH || f->again))
     return f->legs & mirror_used (m) & ~last;
   if (has_lost_writes (m, FIRST (last), f))
     note_loss (m);
-  if (f->op == DM_IO_FLUSH)
-    l->cannot_flush = true;
+  suspect (m, last, f);
   return mirror_used (m) & ~last;
 }
 
@@ -401,7 +435,6 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   if (ok) {
     /* A flush that has just succeeded hears of it: it waits for the lock. */
     note_loss (m);
-    m->legs[leg].cannot_flush = false;
     FOR_EACH_LEG (i, others)
       fail_leg (m, i, "another was back before it");
     dm_log_drop (m->log, others);
@@ -413,6 +446,18 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   FOR_EACH_LEG (i, others)
     mirror_report (m, i, "has failed");
   return true;
+}
+
+/* One that has left the sets, or has come back, is none already. */
+void
+mirror_trust (struct dm_mirror *m, unsigned long legs)
+{
+  pthread_mutex_lock (&m->state_lock);
+  legs &= m->suspects;
+  __atomic_and_fetch (&m->suspects, ~legs, __ATOMIC_RELEASE);
+  pthread_mutex_unlock (&m->state_lock);
+  FOR_EACH_LEG (i, legs)
+    mirror_report (m, i, "has been flushed, with all that it might have lost");
 }
 
 /* Who takes a leg out of the sets holds the lock until the log knows. */
@@ -589,6 +634,22 @@ is_recovered (struct dm_mirror *m, unsigned int leg, unsigned int recovery)
     dm_log_lacking (m->log, leg) == 0;
 }
 
+/* Called with state_lock: another leg is in sync now.  Those that cannot be flushed may
+ * show something else by now than when it was copied from them.
+ */
+static unsigned long
+drop_suspects (struct dm_mirror *m)
+{
+  unsigned long suspects = mirror_suspects (m);
+
+  if (suspects == 0)
+    return 0;
+  FOR_EACH_LEG (i, suspects)
+    fail_leg (m, i, "it could not be flushed, and another is in sync");
+  dm_log_drop (m->log, suspects);
+  return suspects;
+}
+
 /* The stamp may be older than what is written meanwhile: then that is dirty, unless all
  * have been stamped since, and it is tried again.
  */
@@ -598,6 +659,7 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   struct leg *l = &m->legs[leg];
   struct bdev_stamp stamp;
   unsigned int recovery, stampings;
+  unsigned long dropped = 0;
   int r = -EAGAIN, stamped;
   bool done;
 
@@ -608,6 +670,7 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   pthread_mutex_unlock (&m->state_lock);
   if (!done)
     return;
+  mirror_rewrite (m);           /* or suspects are dropped */
   stamped = bdev_stamp (l->region.bdev, &stamp);
 
   pthread_mutex_lock (&m->state_lock);
@@ -617,11 +680,14 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   if (r == 0) {
     mirror_set_state (m, leg, DM_MIRROR_IN_SYNC, NULL);
     l->delay = MIRROR_FIRST_DELAY;
+    dropped = drop_suspects (m);
   }
   pthread_mutex_unlock (&m->state_lock);
   if (r == 0) {
     mirror_report (m, leg, "is in sync");
-    /* One that was the last although it could not be flushed may differ. */
+    FOR_EACH_LEG (i, dropped)
+      mirror_report (m, i, "has failed");
+    /* One that cannot be flushed, and nobody has noticed yet, may differ. */
     mirror_flush_legs (m, mirror_in_sync (m));
   }
   if (stamped < 0)

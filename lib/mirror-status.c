@@ -57,13 +57,16 @@ leg_status (struct dm_mirror *m, unsigned int leg,
             struct dm_mirror_leg_status *status)
 {
   const struct leg *l = &m->legs[leg];
+  const char *reason = l->reason;
 
+  if (reason == NULL && mirror_offline (m) & 1UL << leg)
+    reason = "it cannot be reached";
+  else if (reason == NULL && mirror_suspects (m) & 1UL << leg)
+    reason = "it may not have kept all that it shows";
   status->name = g_strdup (l->name);
   status->state = l->state;
   status->by_user = l->by_user;
-  status->reason = g_strdup (l->reason != NULL ||
-                             !(mirror_offline (m) & 1UL << leg) ? l->reason :
-                             "it cannot be reached");
+  status->reason = g_strdup (reason);
   if (m->log == NULL)
     return;
   status->out_of_sync = bytes_of (m, dm_log_lacking (m->log, leg));

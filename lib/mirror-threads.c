@@ -264,7 +264,8 @@ end_batch (struct copier *c)
   if (c->batch.n == 0)
     return;
   /* A leg that could not be flushed is no longer recovering. */
-  flushed = mirror_flush_legs (m, written_legs (c)) == 0;
+  flushed = mirror_flush_legs (m, written_legs (c)) == 0 ||
+    mirror_cannot_flush (m);
   /* Nor may one that was dropped be the source of reconciling next time. */
   flushed = flushed && mirror_settle (m) == 0;
   pthread_mutex_lock (&m->state_lock);
@@ -321,6 +322,8 @@ copy_into_batch (struct copier *c, const struct mirror_item *item)
 
   if (c->batch.n == 0)
     begin_batch (c);
+  if (item->reconcile)
+    mirror_rewrite_several (m);
   r = dm_log_keep_lease (m->log);
   if (r == 0)
     r = mirror_copy_item (m, item, c->buffer, true);
@@ -701,13 +704,15 @@ mirror_clean (struct dm_mirror *m)
 {
   unsigned long legs;
 
-  if (dm_log_clean_begin (m->log) == 0)
+  if (mirror_rewrite (m) < 0 || dm_log_clean_begin (m->log) == 0)
     return;
   /* Not while a leg becomes one that is written. */
   pthread_mutex_lock (&m->state_lock);
   legs = mirror_used (m);
   pthread_mutex_unlock (&m->state_lock);
-  if (mirror_flush_legs (m, legs) == 0 && mirror_stamp (m))
+  /* No flush of a suspect proves anything. */
+  if (mirror_flush_legs (m, legs) == 0 && mirror_suspects (m) == 0 &&
+      mirror_stamp (m))
     dm_log_clean_end (m->log);
 }
 

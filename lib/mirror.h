@@ -45,7 +45,6 @@ struct leg {
   unsigned int recoveries;      /* how many were begun or broken off */
   uint64_t to_copy;             /* chunks, when this recovery began */
   uint64_t doubt_until;         /* clock_now: chunks are in doubt since the start */
-  bool cannot_flush;            /* IN_SYNC, the last: that has failed, and counts */
 
   bool displaced;               /* the custodian's: a warning says so */
 
@@ -87,6 +86,11 @@ struct dm_mirror {
   unsigned long recovering;     /* the same */
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
+  /* Atomic: legs in sync whose flush has failed, or may have before the start.  They are
+   * the only ones in sync, or a write with FUA has failed on all.  They count for no quorum, and nothing becomes
+   * clean, until mirror_rewrite has made them good again.
+   */
+  unsigned long suspects;
   unsigned long write_mostly;   /* atomic */
   bool active;                  /* atomic: a request came since it was reset */
   uint64_t active_until;        /* atomic: clients count as active */
@@ -100,6 +104,9 @@ struct dm_mirror {
   bool unreconciled;            /* atomic: there may be such chunks */
   uint64_t copied;              /* atomic: bytes */
   uint64_t rate;                /* atomic: bytes per second */
+
+  pthread_mutex_t rewriting;    /* owns these; see mirror_rewrite */
+  uint64_t rewrite_at, rewrite_delay; /* as those of a leg */
 
   struct mirror_work work;
   bool stop;                    /* owned by state_lock: all but copiers */
@@ -129,6 +136,12 @@ static inline unsigned long
 mirror_recovering (const struct dm_mirror *m)
 {
   return __atomic_load_n (&m->recovering, __ATOMIC_ACQUIRE);
+}
+
+static inline unsigned long
+mirror_suspects (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->suspects, __ATOMIC_ACQUIRE);
 }
 
 /* Legs that are written. */
@@ -193,6 +206,7 @@ struct mirror_failure {
   unsigned long legs;           /* those that failed */
   unsigned long others;         /* that did what the legs have not */
   bool fua;                     /* it was to be made durable */
+  bool again;                   /* it is nothing new, and for legs in sync alone */
   const struct dm_io_result *results;
 };
 
@@ -205,6 +219,9 @@ extern int mirror_failed (struct dm_mirror *m,
 
 /* Wait until all legs that have left the sets are recorded.  0 or -EIO. */
 extern int mirror_settle (struct dm_mirror *m);
+
+/* These legs are suspects no more: all that they show is durable. */
+extern void mirror_trust (struct dm_mirror *m, unsigned long legs);
 
 /* No leg in sync can be reached (W4).  Then mirror_go_on_with uses one that has
  * failed again, and drops the others; false if it cannot be used now.  Only for the
@@ -291,6 +308,7 @@ extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
 struct mirror_item {
   uint64_t first, end;
   bool reconcile;               /* one chunk, to all legs in sync but the source */
+  bool rewrite;                 /* the same, dirty, and to suspects in any case */
   unsigned int differs;         /* then: dm_log_differs before it was copied */
   unsigned long lacking;        /* else to these */
 };
@@ -311,6 +329,22 @@ extern int mirror_copy_item (struct dm_mirror *m,
 
 /* Those that fail are out of sync.  0, or -EIO if any has failed. */
 extern int mirror_flush_legs (struct dm_mirror *m, unsigned long legs);
+
+/* Write what is dirty again to the legs whose flush has failed, from another leg in
+ * sync or from what they show themselves, and flush it: then it is durable, and they
+ * count again.  Who calls meanwhile waits.  0, also if there are none; or -EIO, also if
+ * that has failed lately.
+ */
+extern int mirror_rewrite (struct dm_mirror *m);
+/* The same before legs in sync are made equal: or that would drop all but one, when they
+ * are flushed.
+ */
+extern void mirror_rewrite_several (struct dm_mirror *m);
+
+/* Is the only leg in sync one that cannot be flushed?  There nothing has to be made equal,
+ * and what is read may be lost: everybody hears of that.
+ */
+extern bool mirror_cannot_flush (const struct dm_mirror *m);
 
 /* Before a chunk of these sectors is read: make it equal on all legs in sync
  * if it may not be so since a crash (R2).

@@ -41,6 +41,7 @@ struct mock {
   unsigned char *durable;
   uint64_t *first_write;        /* of each sector; 0: durable */
   bool *allocated;              /* each sector */
+  bool *forgotten;              /* the same: no flush makes it durable */
   uint64_t mtime, durable_mtime;
   unsigned int revive_later;    /* see mock_set_revive */
   int revive_error;
@@ -189,9 +190,20 @@ mark_dirty (struct mock *mock, uint64_t offset, uint64_t length,
     if (mock->first_write[s] == 0)
       mock->first_write[s] = time;
     mock->allocated[s] = allocated;
+    mock->forgotten[s] = false;
   }
   mock->changed += length;
   mock->mtime = clock_date ();
+}
+
+/* Called with the lock held, when a flush has failed. */
+static void
+forget (struct mock *mock)
+{
+  uint64_t s;
+
+  for (s = 0; mock->options.forgets && s < mock->bdev.size / SECTOR; s++)
+    mock->forgotten[s] = mock->first_write[s] != 0;
 }
 
 /* Make durable what was first written before TIME. */
@@ -202,7 +214,8 @@ make_durable (struct mock *mock, uint64_t offset, uint64_t length,
   uint64_t s;
 
   for (s = offset / SECTOR; s * SECTOR < offset + length; s++)
-    if (mock->first_write[s] != 0 && mock->first_write[s] < time) {
+    if (mock->first_write[s] != 0 && mock->first_write[s] < time &&
+        !mock->forgotten[s]) {
       memcpy (mock->durable + s * SECTOR, mock->data + s * SECTOR, SECTOR);
       mock->first_write[s] = 0;
     }
@@ -351,6 +364,8 @@ mock_flush (struct block_device *bdev)
     make_durable (mock, 0, bdev->size, time);
     mock->durable_mtime = mock->mtime;
   }
+  else
+    forget (mock);
   return end (mock, i, -error);
 }
 
@@ -491,6 +506,7 @@ mock_close (struct block_device *bdev)
   g_free (mock->durable);
   g_free (mock->first_write);
   g_free (mock->allocated);
+  g_free (mock->forgotten);
   g_free (mock->trace);
   g_free (mock);
 }
@@ -538,6 +554,7 @@ mock_open (const char *name, uint64_t size,
   mock->durable = g_malloc0 (size);
   mock->first_write = g_new0 (uint64_t, size / SECTOR);
   mock->allocated = g_new0 (bool, size / SECTOR + 1);
+  mock->forgotten = g_new0 (bool, size / SECTOR + 1);
   mock->mtime = mock->durable_mtime = clock_date ();
   mock->trace = g_new0 (struct mock_event, mock->options.max_trace);
   return &mock->bdev;
@@ -711,13 +728,14 @@ mock_power_cut (struct block_device *bdev, uint64_t seed)
     if (mock->first_write[s] == 0)
       continue;
     at = s * SECTOR;
-    if (g_rand_boolean (rand))
+    if (!mock->forgotten[s] && g_rand_boolean (rand))
       memcpy (mock->durable + at, mock->data + at, SECTOR);
     else {
       memcpy (mock->data + at, mock->durable + at, SECTOR);
       mock->allocated[s] = true; /* or it may have been */
     }
     mock->first_write[s] = 0;
+    mock->forgotten[s] = false;
   }
   if (g_rand_boolean (rand))
     mock->mtime = mock->durable_mtime;

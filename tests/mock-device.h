@@ -40,6 +40,8 @@ struct mock_options {
   bool ring;                    /* has ring_prepare */
   bool has_extents;             /* what was never written is a hole */
   bool has_stamp;               /* its mtime is that of its last change */
+  bool forgets;                 /* after a failed flush: that it has to write what it had
+                                 * to, and shows it until the power is cut */
   size_t mem_align;             /* 0 is 1 */
   size_t max_trace;             /* events that are kept; 0 is 1024 */
 };

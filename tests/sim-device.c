@@ -245,8 +245,10 @@ touch (struct sim_device *dev, uint32_t sector, uint64_t begun)
     dev->num_bad--;
   }
   /* What the cache held may have been written back any time. */
-  if (dev->flags[sector] & SIM_DIRTY && sim_chance (&sim_media, 30))
+  if (dev->flags[sector] & SIM_DIRTY &&
+      !(dev->flags[sector] & SIM_FORGOTTEN) && sim_chance (&sim_media, 30))
     write_back (dev, sector);
+  dev->flags[sector] &= ~SIM_FORGOTTEN;
   mark_dirty (dev, sector);
   dev->mtime = MAX (dev->mtime, sim_date () - (sim_now - begun));
 }
@@ -313,7 +315,7 @@ filter_dirty (struct sim_device *dev,
     if (keep (dev, sector, arg))
       dev->dirty[n++] = sector;
     else
-      dev->flags[sector] &= ~SIM_DIRTY;
+      dev->flags[sector] &= ~(SIM_DIRTY | SIM_FORGOTTEN);
   }
   dev->num_dirty = n;
 }
@@ -326,7 +328,7 @@ sim_complete (struct sim_device *dev, uint32_t sector, uint32_t count,
 
   sim_tick++;
   for (i = sector; i < sector + count; i++) {
-    if (!(dev->flags[i] & SIM_DIRTY))
+    if (!(dev->flags[i] & SIM_DIRTY) || dev->flags[i] & SIM_FORGOTTEN)
       continue;
     if (fua || sim_below (&sim_media, 100) < dev->write_back)
       write_back (dev, i);
@@ -341,7 +343,8 @@ keep_after_flush (struct sim_device *dev, uint32_t sector, uint32_t since)
   bool had_completed = dev->done_at[sector] != 0 &&
     dev->done_at[sector] <= since;
 
-  if (!had_completed && sim_chance (&sim_media, 50))
+  if (dev->flags[sector] & SIM_FORGOTTEN ||
+      (!had_completed && sim_chance (&sim_media, 50)))
     return true;
   write_back (dev, sector);
   return false;
@@ -356,13 +359,40 @@ sim_stabilize (struct sim_device *dev, uint32_t since)
 }
 
 static bool
+keep_unless_forgotten (struct sim_device *dev, uint32_t sector, uint32_t unused)
+{
+  if (dev->flags[sector] & SIM_FORGOTTEN)
+    forget (dev, sector);
+  return !(dev->flags[sector] & SIM_FORGOTTEN);
+}
+
+void
+sim_evict (struct sim_device *dev)
+{
+  filter_dirty (dev, keep_unless_forgotten, 0);
+}
+
+static bool
 keep_after_loss (struct sim_device *dev, uint32_t sector, uint32_t survives)
 {
-  if (sim_below (&sim_media, 100) < survives)
+  if (!(dev->flags[sector] & SIM_FORGOTTEN) &&
+      sim_below (&sim_media, 100) < survives)
     write_back (dev, sector);
   else
     forget (dev, sector);
   return false;
+}
+
+/* Not holes: those a file system keeps in its journal. */
+void
+sim_forget_dirty (struct sim_device *dev)
+{
+  uint32_t i;
+
+  for (i = 0; i < dev->num_dirty; i++)
+    if (dev->flags[dev->dirty[i]] & SIM_ALLOCATED &&
+        sim_chance (&sim_media, 50))
+      dev->flags[dev->dirty[i]] |= SIM_FORGOTTEN;
 }
 
 void

@@ -543,6 +543,20 @@ begin_phase (bool last)
              phase.degraded ? " degraded" : "");
 }
 
+/* The process has ended.  The next one knows nothing of flushes that have failed: one leg
+ * in sync is then suspected, and of several the one that is copied from is not, which
+ * is a limit.
+ */
+static void
+forget_failures (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < sim_num_devices; i++)
+    if (!sim_is_alone (sim_devices[i]))
+      sim_evict (sim_devices[i]);
+}
+
 /* The power is cut, or only the process ends. */
 static void
 cut (void)
@@ -558,6 +572,7 @@ cut (void)
   for (i = 0; i < sim_num_devices; i++)
     if (power || sim_chance (&sim_plan, 10))
       sim_lose_cache (sim_devices[i]);
+  forget_failures ();
   if (phase.created)
     sim_check_cut ();
   sim_oracle_cut (power);
@@ -573,6 +588,7 @@ stopped (void)
   sim_trace ("---- ended after %u steps", (unsigned) sim_steps);
   for (i = 0; power && i < sim_num_devices; i++)
     sim_lose_cache (sim_devices[i]);
+  forget_failures ();
   if (power)
     sim_late_forget (NULL);
   if (phase.created)

@@ -221,8 +221,8 @@ transfer (struct op *op, uint32_t n)
 }
 
 /* Data that could not be made stable can still be read, as in a page cache,
- * until the device is opened again; or not even that, if nothing depends on
- * what is read meanwhile.
+ * until the device is opened again, and will not be stable if it is not written
+ * again; or not even that, if nothing depends on what is read meanwhile.
  */
 static void
 end_flush (struct op *op)
@@ -234,7 +234,9 @@ end_flush (struct op *op)
   if (op->error == 0 && fails (op, SIM_FAIL_FLUSH)) {
     op->error = dev->fail_errno;
     dev->flush_failed = true;
-    if (dev->num_dirty > 0 && sim_is_alone (dev)) {
+    sim_forget_dirty (dev);
+    if (dev->num_dirty > 0 && sim_is_alone (dev) &&
+        sim_chance (&sim_media, 50)) {
       sim_trace ("%s: a failed flush loses what was not stable", dev->name);
       sim_lose_cache (dev);
       sim_cache_lost (dev);
@@ -630,6 +632,14 @@ bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
   stamp->mtime = dev->mtime;
   sim_yield ();
   return 0;
+}
+
+void
+bdev_flush_again (struct block_device *bdev)
+{
+  struct sim_device *dev = (struct sim_device *) bdev;
+
+  dev->flush_failed = false;
 }
 
 bool

@@ -206,6 +206,7 @@ struct sim_device {
 #define SIM_DIRTY 1
 #define SIM_BAD 2               /* cannot be read until it is written */
 #define SIM_ALLOCATED 4
+#define SIM_FORGOTTEN 8         /* dirty, but no flush makes it stable */
 
 extern struct sim_device *sim_devices[SIM_MAX_DEVICES];
 extern unsigned int sim_num_devices;
@@ -237,6 +238,12 @@ extern void sim_complete (struct sim_device *dev, uint32_t sector,
                           uint32_t count, bool fua);
 /* What had completed by that tick is stable, and some of the rest. */
 extern void sim_stabilize (struct sim_device *dev, uint32_t since);
+/* A flush has failed: some of what is dirty can be read as before, and no flush will
+ * make it stable, unless it is written again.
+ */
+extern void sim_forget_dirty (struct sim_device *dev);
+/* That cannot be read any more. */
+extern void sim_evict (struct sim_device *dev);
 /* The cache is lost: each sector that is dirty is stable or not. */
 extern void sim_lose_cache (struct sim_device *dev);
 /* Of a history: that has happened to a leg. */

@@ -450,6 +450,7 @@ test_w6_last_leg (struct volume *v, unsigned int unused)
   g_assert_cmpint (volume_read (v, 0), ==, 1);
   volume_heal (v);
   g_assert_false (volume_flush (v)); /* it may have lost something */
+  AWAIT (volume_flush (v));
 }
 
 /* What was acknowledged with FUA is kept; with legs that do it by themselves
@@ -482,6 +483,211 @@ test_fua_fails (struct volume *v, unsigned int unused)
   volume_start_quiet (v);
   g_assert_cmpuint (volume_in_sync (v), ==, 2);
   g_assert_cmpint (volume_read (v, 0), ==, ALL_LEGS);
+}
+
+/*----------------------------------------------------------------------
+ * What cannot be flushed
+ */
+
+/* The next flush of these legs fails, and then no other. */
+static void
+fail_flush_once (struct volume *v, unsigned long legs)
+{
+  const struct mock_fault once = {
+    .ops = MOCK_FLUSH, .times = 1, .error = EIO,
+  };
+  unsigned int i;
+
+  for (i = 0; i < v->num_legs; i++)
+    if (legs & BIT (i))
+      mock_fault (v->legs[i], &once);
+}
+
+/* What was written in chunks 0 and 1 is there after any crash, whatever else is lost. */
+static void
+assert_durable (struct volume *v, unsigned long legs)
+{
+  unsigned int i;
+
+  volume_crash (v, 1);
+  for (i = 0; i < v->num_legs; i++)
+    if (legs & BIT (i)) {
+      g_assert_cmpint (leg_byte (v, i, 0), ==, 1);
+      g_assert_cmpint (leg_byte (v, i, CHUNK + 1), ==, 2);
+    }
+}
+
+/* The only leg forgets what it could not flush.  Everybody hears of that once; and
+ * before it takes another write, it is given again what it may have lost.
+ */
+static void
+test_quorum_one_leg (struct volume *v, unsigned int fua)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  fail_flush_once (v, BIT (0));
+  g_assert_false (fua ? volume_write_fua (v, 4, 3 * CHUNK, 1) :
+                  volume_flush (v));
+  volume_clear_traces (v);
+  g_assert_true (volume_write (v, 3, 2 * CHUNK, 1));
+  g_assert_cmpuint (volume_find_event (v->legs[0], MOCK_FLUSH, true)->end, <,
+                    volume_find_event (v->legs[0], MOCK_WRITE, true)->begin);
+  g_assert_cmpuint (log_lines_count ("*has been flushed, with all*"), ==, 1);
+  g_assert_true (volume_flush (v) == !fua);
+  g_assert_true (volume_flush (v));
+  assert_durable (v, BIT (0));
+}
+
+/* It fails on: nothing is written that could not be kept, until it can be. */
+static void
+test_quorum_fails_on (struct volume *v, unsigned int ops)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  fail_flush_once (v, BIT (0));
+  volume_fail (v, 0, ops, EIO, 0, 0);
+  g_assert_false (volume_flush (v));
+  g_assert_false (volume_write (v, 3, 2 * CHUNK, 1));
+  g_assert_false (volume_write_fua (v, 3, 2 * CHUNK, 1));
+  g_assert_false (volume_flush (v));
+  g_assert_cmpint (leg_byte (v, 0, 2 * CHUNK), ==, 0);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+  g_assert_cmpuint (log_lines_count ("*cannot be flushed*refused*"), ==, 1);
+  volume_heal (v);
+  AWAIT (volume_write (v, 3, 2 * CHUNK, 1));
+  g_assert_true (volume_flush (v));
+  assert_durable (v, BIT (0));
+}
+
+/* Nobody asks for anything: it is mended all the same, and nothing is clean before. */
+static void
+test_quorum_idle (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  fail_flush_once (v, BIT (0));
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  AWAIT (!dm_log_is_dirty (v->log));
+  g_assert_cmpuint (log_lines_count ("*leg0*flush*failed*"), ==, 1);
+  g_assert_false (volume_flush (v));
+  assert_durable (v, BIT (0));
+}
+
+/* So it is at the end. */
+static void
+test_quorum_stop (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  fail_flush_once (v, BIT (0));
+  volume_stop (v);
+  assert_durable (v, BIT (0));
+}
+
+/* A write with FUA cannot be flushed on two legs: none is dropped, and both are
+ * mended, if both can be; what one shows no more is made alike before it is read.
+ */
+static void
+test_quorum_two_legs (struct volume *v, unsigned int bad)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_forgets);
+  v->options.quorum = 2;
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  fail_flush_once (v, BIT (0) | BIT (1));
+  if (bad)
+    volume_kill (v, 1, MOCK_FLUSH, EIO);
+  g_assert_false (volume_write_fua (v, 3, 2 * CHUNK, 1));
+  if (!bad)
+    g_assert_cmpuint (volume_in_sync (v), ==, 2);
+  g_assert_true (volume_write (v, 4, 2 * CHUNK, 1) == !bad);
+  g_assert_cmpuint (volume_in_sync (v), ==, bad ? 1 : 2);
+  g_assert_false (volume_flush (v));
+  g_assert_true (volume_flush (v) == !bad);
+  assert_durable (v, bad ? BIT (0) : BIT (0) | BIT (1));
+}
+
+static void
+test_quorum_alike (struct volume *v, unsigned int leg)
+{
+  int first;
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  fail_flush_once (v, BIT (0) | BIT (1));
+  g_assert_false (volume_write_fua (v, 3, 2 * CHUNK, 1));
+  leg_set (v, leg, 0, 0, 1);
+  first = volume_read (v, 0);
+  g_assert_cmpint (first, >=, 0);
+  volume_assert_alike (v, BIT (0) | BIT (1));
+  volume_crash (v, 1);
+  g_assert_cmpint (leg_byte (v, 0, 0), ==, first);
+  g_assert_cmpint (leg_byte (v, 1, 0), ==, first);
+}
+
+/* Another leg is recovered from one that cannot be flushed, takes its place at once, and
+ * counts.
+ */
+static void
+test_quorum_recovering (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  volume_kill (v, 0, MOCK_FLUSH, EIO);
+  g_assert_false (volume_flush (v));
+  g_assert_false (volume_write (v, 3, 0, 1));
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
+  volume_await_state (v, 1, DM_MIRROR_IN_SYNC);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_FAILED);
+  g_assert_true (volume_write (v, 3, 2 * CHUNK, 1));
+  g_assert_true (volume_flush (v));
+  assert_durable (v, BIT (1));
+}
+
+/* A block that nobody can read is in nobody's way. */
+static void
+test_quorum_bad_block (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  volume_fail (v, 0, MOCK_READ, EIO, CHUNK / 2 + 1, 1);
+  fail_flush_once (v, BIT (0));
+  g_assert_false (volume_flush (v));
+  g_assert_true (volume_write (v, 3, 2 * CHUNK, 1));
+  assert_durable (v, BIT (0));
+}
+
+/* Holes stay holes, as there may be no room for anything else. */
+static void
+test_quorum_holes (struct volume *v, unsigned int unused)
+{
+  uint64_t before;
+
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_thin);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 0, CHUNK, 1));
+  before = mock_allocated (v->legs[0]);
+  fail_flush_once (v, BIT (0));
+  g_assert_false (volume_flush (v));
+  volume_clear_traces (v);
+  g_assert_true (volume_write (v, 3, 0, 1));
+  g_assert_cmpuint (mock_allocated (v->legs[0]), ==, before);
+  g_assert_cmpuint (mock_count (v->legs[0], MOCK_PUNCH), >, 0);
 }
 
 /*----------------------------------------------------------------------
@@ -624,6 +830,21 @@ static const struct volume_test tests[] = {
   { "f1-write-across", test_f1_write_across, 0, &volume_plain },
   { "f1-fua/io", test_f1_fua, EIO, &volume_plain },
   { "f1-fua/full", test_f1_fua, ENOSPC, &volume_plain },
+  { "f1-quorum/one-leg", test_quorum_one_leg, false, &volume_plain },
+  { "f1-quorum/one-leg-fua", test_quorum_one_leg, true, &volume_plain },
+  { "f1-quorum/flush-fails-on", test_quorum_fails_on, MOCK_FLUSH,
+    &volume_plain },
+  { "f1-quorum/write-fails-on", test_quorum_fails_on, MOCK_WRITE,
+    &volume_plain },
+  { "f1-quorum/idle", test_quorum_idle, 0, &volume_plain },
+  { "f1-quorum/stop", test_quorum_stop, 0, &volume_plain },
+  { "f1-quorum/two-legs", test_quorum_two_legs, false, &volume_plain },
+  { "f1-quorum/one-of-two", test_quorum_two_legs, true, &volume_plain },
+  { "f1-quorum/alike/0", test_quorum_alike, 0, &volume_plain },
+  { "f1-quorum/alike/1", test_quorum_alike, 1, &volume_plain },
+  { "f1-quorum/recovering", test_quorum_recovering, 0, &volume_plain },
+  { "f1-quorum/bad-block", test_quorum_bad_block, 0, &volume_plain },
+  { "f1-quorum/holes", test_quorum_holes, 0, &volume_plain },
   { "quorum/1", test_quorum, 1, &volume_plain },
   { "quorum/2", test_quorum, 2, &volume_plain },
   { "quorum/3", test_quorum, 3, &volume_plain },

@@ -139,6 +139,9 @@ const struct mock_options volume_by_flush = {
 const struct mock_options volume_stamped = {
   .has_stamp = true, .max_trace = TRACE,
 };
+const struct mock_options volume_forgets = {
+  .fua_by_flush = true, .forgets = true, .max_trace = TRACE,
+};
 const struct mock_options volume_thin = {
   .can_punch = true, .can_zero = true, .has_extents = true,
   .max_trace = TRACE,

@@ -91,10 +91,10 @@ extern unsigned int volume_add_device (struct volume *v,
  */
 
 /* Devices: plain, those whose transfers wait, those that are flushed for FUA,
- * those with stamps, and those with holes.
+ * those with stamps, those with holes, and those that forget after a failed flush.
  */
 extern const struct mock_options volume_plain, volume_waits, volume_by_flush,
-  volume_stamped, volume_thin;
+  volume_stamped, volume_thin, volume_forgets;
 
 /* A test gets a volume of LEGS legs in sync that does not run, and DATA. */
 struct volume_test {
