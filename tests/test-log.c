@@ -1193,6 +1193,129 @@ test_s2_flapping_copy (void)
   close_logs (&f);
 }
 
+/* The only copy fails and is back.  When all have failed some may know what others do
+ * not, so it has to be told from what it was.
+ */
+static void
+test_s2_all_failed (void)
+{
+  struct logs f;
+  unsigned long absent;
+  uint64_t epoch;
+
+  make_logs (&f, 1);
+  epoch = super_on (&f, 0).epoch;
+  fail_copy (&f, 0, MOCK_WRITE);
+  g_assert_cmpint (dm_log_begin (f.log, 0, 1, &absent), ==, -EIO);
+  mend_copy (&f, 0);
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmpuint (super_on (&f, 0).epoch, !=, epoch);
+  g_assert_cmpuint (super_on (&f, 0).history[0], ==, epoch);
+  write_chunk (f.log, 0);
+  close_logs (&f);
+}
+
+static bool
+remake (struct logs *f)
+{
+  bool ok;
+
+  pthread_mutex_lock (&f->log->lock);
+  ok = log_remake (f->log, 0);
+  pthread_mutex_unlock (&f->log->lock);
+  return ok;
+}
+
+/* The only copy is made anew, and cannot be written: what was there is gone, so no write
+ * may count on it.  Then it can be.
+ */
+static void
+test_remake_fails (gconstpointer ops)
+{
+  struct logs f;
+  unsigned long absent;
+
+  make_logs (&f, 1);
+  write_chunk (f.log, 3);
+  fail_copy (&f, 0, GPOINTER_TO_UINT (ops));
+  g_assert_false (remake (&f));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 0);
+  g_assert_cmpint (dm_log_begin (f.log, 3 * CHUNK, 1, &absent), ==, -EIO);
+  mend_copy (&f, 0);
+  memset (block_of (&f, 0, 0), 0, f.where[0].count * SECTOR);
+  g_assert_true (dm_log_restore (f.log));
+  write_chunk (f.log, 4);
+  load_from (&f, 1);
+  g_assert_true (is_dirty (f.log, 3));
+  g_assert_true (is_dirty (f.log, 4));
+  close_logs (&f);
+}
+
+/* A copy that has failed returns with the log of another mirror, as the disk of a server
+ * may: that is not overwritten.
+ */
+static void
+test_returns_as_another (void)
+{
+  struct logs f, other;
+  g_autofree unsigned char *data = NULL;
+  size_t size;
+
+  make_logs (&other, 1);
+  make_logs (&f, 2);
+  size = f.where[1].count * SECTOR;
+  fail_copy (&f, 1, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+  data = g_memdup2 (block_of (&other, 0, 0), size);
+  memcpy (block_of (&f, 1, 0), data, size);
+  mend_copy (&f, 1);
+  g_assert_false (dm_log_restore (f.log));
+  g_assert_false (dm_log_restore (f.log));
+  assert_same (block_of (&f, 1, 0), data, size);
+  g_assert_cmpuint (log_lines_count ("*copy-b*something else*"), ==, 1);
+
+  memset (block_of (&f, 1, 0), 0, size);
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  close_logs (&f);
+  close_logs (&other);
+}
+
+static uint64_t
+lease_of (struct dm_log *log, unsigned int leg)
+{
+  struct dm_log_leg info;
+
+  dm_log_get_leg (log, leg, &info);
+  return info.until;
+}
+
+/* Legs that have no stamps: at an orderly end, with nothing dirty, their lease ends, too,
+ * so that the next start knows that nothing is on its way to them.  With something in
+ * doubt it does not.
+ */
+static void
+test_lease_at_rest (void)
+{
+  struct logs f;
+
+  make_logs (&f, 1);
+  write_chunk (f.log, 0);
+  dm_log_rest (f.log);
+  g_assert_cmpuint (lease_of (f.log, 0), !=, 0);
+  clean (f.log);
+  g_assert_cmpuint (lease_of (f.log, 0), !=, 0);
+  dm_log_doubt (f.log, 1, 0, 1);
+  dm_log_rest (f.log);
+  g_assert_cmpint (dm_log_sync (f.log), ==, 0);
+  load_from (&f, 1);
+  g_assert_cmpuint (lease_of (f.log, 0), ==, 0);
+  g_assert_cmpuint (lease_of (f.log, 1), !=, 0);
+  g_assert_cmpuint (lease_of (f.log, 2), ==, 0);
+  close_logs (&f);
+}
+
 int
 main (int argc, char *argv[])
 {
@@ -1239,5 +1362,13 @@ main (int argc, char *argv[])
   g_test_add_func ("/log/s2-last-fails-while-another-joins",
                    test_s2_last_fails_while_another_joins);
   g_test_add_func ("/log/s2-flapping-copy", test_s2_flapping_copy);
+  g_test_add_func ("/log/s2-all-failed", test_s2_all_failed);
+  g_test_add_data_func ("/log/remake-fails/write",
+                        GUINT_TO_POINTER (MOCK_WRITE), test_remake_fails);
+  g_test_add_data_func ("/log/remake-fails/flush",
+                        GUINT_TO_POINTER (MOCK_WRITE | MOCK_FLUSH),
+                        test_remake_fails);
+  g_test_add_func ("/log/returns-as-another", test_returns_as_another);
+  g_test_add_func ("/log/lease-at-rest", test_lease_at_rest);
   return g_test_run ();
 }

@@ -168,6 +168,35 @@ test_w4_again (struct volume *v, unsigned int unused)
   volume_assert_alike (v, ALL_LEGS);
 }
 
+/* All refuse a write while another client reads a leg that has done a part of it, which
+ * is gone when they have been made alike: that client must not have seen it.
+ */
+static void
+test_w4_read_across (struct volume *v, unsigned int unused)
+{
+  struct client reader = { .v = v, .what = CLIENT_READ, .count = 1 };
+  unsigned int i;
+
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 2));
+  volume_hold (v->legs[0], MOCK_READ, &v->gate);
+  client_start (&reader);
+  mock_gate_await (&v->gate, 1);
+  for (i = 0; i < LEGS; i++)
+    volume_fail (v, i, MOCK_WRITE, EIO, 0, 0);
+  g_assert_false (volume_write (v, 2, 0, 2));
+  leg_set (v, 0, 2, 0, 1);
+  volume_heal (v);
+  /* Another is what they are made like. */
+  __atomic_store_n (&v->legs[0]->offline, true, __ATOMIC_RELAXED);
+  mock_gate_open (&v->gate);
+  g_assert_true (client_finish (&reader));
+  __atomic_store_n (&v->legs[0]->offline, false, __ATOMIC_RELAXED);
+  g_assert_cmpint (reader.byte, ==, 1);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
 /* One leg is in sync and refuses what two that are being recovered have taken:
  * so these are other than it there, and have to be copied to again.
  */
@@ -853,6 +882,7 @@ static const struct volume_test tests[] = {
   { "w4-all-fail/dead", test_w4_all_dead, 0, &volume_plain },
   { "w4-all-fail/offline", test_w4_offline, 0, &volume_plain },
   { "w4-all-fail/again", test_w4_again, 0, &volume_plain },
+  { "w4-all-fail/read-across", test_w4_read_across, 0, &volume_plain },
   { "w4-recovering-legs", test_w4_recovering, 0, &volume_plain },
   { "w4-recovered-chunk", test_w4_recovered_chunk, 0, &volume_plain },
   { "w6-flush-fails/0", test_w6_one_leg, 0, &volume_plain },

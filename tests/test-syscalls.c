@@ -42,7 +42,7 @@ static struct {
 
 /* Each file's bytes that are only in the kernel's cache.  Atomic. */
 static bool unsynced[MAX_FDS];
-static unsigned int syncs;
+static unsigned int syncs, full_syncs; /* full: of the times too */
 
 static bool
 is_injected (enum call call)
@@ -140,21 +140,22 @@ WRAP_TRANSFER2 (PREADV, preadv64v2)
 WRAP_TRANSFER2 (PWRITEV, pwritev2)
 WRAP_TRANSFER2 (PWRITEV, pwritev64v2)
 
-#define WRAP_SYNC(NAME)                                                 \
+#define WRAP_SYNC(NAME, FULL)                                           \
   extern int __real_##NAME (int fd);                                    \
   extern int __wrap_##NAME (int fd);                                    \
   int                                                                   \
   __wrap_##NAME (int fd)                                                \
   {                                                                     \
     __atomic_add_fetch (&syncs, 1, __ATOMIC_SEQ_CST);                   \
+    __atomic_add_fetch (&full_syncs, FULL, __ATOMIC_SEQ_CST);           \
     if (fails (SYNC))                                                   \
       return -1;                                                        \
     set_unsynced (fd, false);                                           \
     return __real_##NAME (fd);                                          \
   }
 
-WRAP_SYNC (fdatasync)
-WRAP_SYNC (fsync)
+WRAP_SYNC (fdatasync, 0)
+WRAP_SYNC (fsync, 1)
 
 #define WRAP_FALLOCATE(NAME)                                            \
   extern int __real_##NAME (int fd, int mode, int64_t offset,           \
@@ -446,6 +447,35 @@ test_revive (struct files *f, gconstpointer unused)
   close_all (where);
 }
 
+/* The first flush after a stamp that has something to flush makes the time of the file
+ * durable, too, so that after a crash the file is not as it was stamped.
+ */
+static void
+test_flush_after_stamp (struct files *f, gconstpointer unused)
+{
+  struct dm_io_request write = vm_request (DM_IO_WRITE, f->data);
+  struct dm_io_request flush = { .op = DM_IO_FLUSH };
+  struct io_region where[3];
+  struct bdev_stamp stamp;
+  unsigned int i;
+
+  open_all (f, where);
+  for (i = 0; i < 2; i++) {
+    g_assert_cmpint (bdev_stamp (where[0].bdev, &stamp), ==, 0);
+    g_usleep (20000);           /* mtimes are no finer than some ms */
+    full_syncs = 0;
+    g_assert_cmphex (run_request (&flush, 1, where, false), ==, 0);
+    g_assert_cmpuint (full_syncs, ==, 1); /* it may be needed yet */
+    g_assert_cmphex (run_request (&write, 1, where, false), ==, 0);
+    g_assert_cmphex (run_request (&flush, 1, where, false), ==, 0);
+    g_assert_cmpuint (full_syncs, ==, 2);
+    g_assert_cmphex (run_request (&write, 1, where, false), ==, 0);
+    g_assert_cmphex (run_request (&flush, 1, where, false), ==, 0);
+    g_assert_cmpuint (full_syncs, ==, 2);
+  }
+  close_all (where);
+}
+
 /* A stamp is a flush: it asks the kernel, and what it learns stays known. */
 static void
 test_stamp (struct files *f, gconstpointer unused)
@@ -681,6 +711,7 @@ main (int argc, char *argv[])
   add_files_test ("/syscalls/o2-lost", test_o2_lost);
   add_files_test ("/syscalls/revive", test_revive);
   add_files_test ("/syscalls/stamp", test_stamp);
+  add_files_test ("/syscalls/flush-after-stamp", test_flush_after_stamp);
   add_files_test ("/syscalls/o3-unsupported", test_o3_unsupported);
   add_files_test ("/syscalls/o3-errors", test_o3_errors);
   add_files_test ("/syscalls/e4-resumed", test_e4_resumed);
