@@ -122,7 +122,8 @@ init_condition (pthread_cond_t *cond)
 }
 
 /* The last server may have failed to flush the only leg in sync, what it wrote may be in
- * a cache still, and nobody knows.
+ * a cache still, and nobody knows.  Its clients have heard of that, and what is written
+ * from now on is kept or a flush fails: so nobody has to wait until it is rewritten.
  */
 static void
 suspect_only_leg (struct dm_mirror *m)
@@ -348,7 +349,7 @@ count_losses (const struct dm_mirror *m)
 static bool
 has_quorum (const struct dm_mirror *m, unsigned long legs)
 {
-  return COUNT (mirror_in_sync (m) & legs & ~mirror_suspects (m)) >= m->quorum;
+  return COUNT (mirror_in_sync (m) & legs & ~mirror_unflushed (m)) >= m->quorum;
 }
 
 /* Called with no range locked: if only such legs are missing, mend them first.  So an

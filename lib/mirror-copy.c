@@ -494,8 +494,9 @@ mirror_alike (struct dm_mirror *m, sector_t sector, sector_t count)
  * After something could not be flushed
  */
 
+/* PACED: nobody waits for it. */
 static int
-rewrite_dirty (struct dm_mirror *m)
+rewrite_dirty (struct dm_mirror *m, bool paced)
 {
   g_autofree unsigned char *buffer =
     g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
@@ -509,27 +510,30 @@ rewrite_dirty (struct dm_mirror *m)
     item.end = item.first + 1;
     r = dm_log_keep_lease (m->log);
     if (r == 0)
-      r = mirror_copy_item (m, &item, buffer, false);
+      r = mirror_copy_item (m, &item, buffer, paced);
   }
   return r == 0 ? mirror_flush_legs (m, mirror_in_sync (m)) : r;
 }
 
 /* First they may be flushed again: if a flush fails from now on, whoever asks for it, the
- * last one here does, too.  Nothing is sent to them that is not written here, but for
- * writes under way, which fail.
+ * last one here does, too.  What clients write to them meanwhile is covered by it.
  */
 static void
 try_to_rewrite (struct dm_mirror *m)
 {
   unsigned long suspects = mirror_suspects (m);
+  int r;
 
   FOR_EACH_LEG (i, suspects)
     bdev_flush_again (m->legs[i].region.bdev);
-  if (rewrite_dirty (m) == 0) {
+  r = rewrite_dirty (m, mirror_unflushed (m) == 0 && !mirror_stopping (m));
+  if (r == 0) {
     m->rewrite_delay = MIRROR_FIRST_DELAY;
     mirror_trust (m, suspects);
     return;
   }
+  if (r == -ECANCELED)
+    return;                     /* the server ends, and tries it again then */
   m->rewrite_at = clock_now () + m->rewrite_delay;
   m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
   FOR_EACH_LEG (i, mirror_suspects (m))

@@ -54,7 +54,7 @@ void
 mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
 {
   unsigned int in_sync = COUNT (mirror_in_sync (m));
-  unsigned int suspects = COUNT (mirror_in_sync (m) & mirror_suspects (m));
+  unsigned int unflushed = COUNT (mirror_in_sync (m) & mirror_unflushed (m));
   unsigned int num_legs = dm_mirror_num_legs (m);
   g_autofree char *what = NULL;
   const char *meaning = "volume is degraded; writes since now are recorded";
@@ -65,7 +65,7 @@ mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
   va_end (args);
   if (in_sync < m->quorum)
     meaning = "these are fewer than quorum=, so writes are refused";
-  else if (in_sync - suspects < m->quorum)
+  else if (in_sync - unflushed < m->quorum)
     meaning = "what cannot be flushed does not count for quorum=, so writes are "
       "refused";
   else if (in_sync == num_legs)
@@ -90,7 +90,8 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
 
   set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
-  __atomic_and_fetch (&m->suspects, ~(1UL << leg), __ATOMIC_RELEASE);
+  set_member (&m->suspects, leg, false);
+  set_member (&m->unflushed, leg, false);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
     __atomic_store_n (&l->left, clock_date (), __ATOMIC_RELAXED);
   if (state != l->state)
@@ -226,8 +227,10 @@ static void
 suspect (struct dm_mirror *m, unsigned long legs, const struct mirror_failure *f)
 {
   FOR_EACH_LEG (i, legs)
-    if (has_not_flushed (i, f))
-      __atomic_or_fetch (&m->suspects, 1UL << i, __ATOMIC_RELEASE);
+    if (has_not_flushed (i, f)) {
+      set_member (&m->suspects, i, true);
+      set_member (&m->unflushed, i, true);
+    }
 }
 
 /* Each leg may have lost something else of what was not flushed. */
@@ -286,7 +289,7 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
   /* Since that was first so it was not written but to be mended: it is one loss, and not
    * new for those that recover since.
    */
-  if (mirror_suspects (m) & last && (f->op == DM_IO_FLUSH || f->again))
+  if (f->again || (mirror_unflushed (m) & last && f->op == DM_IO_FLUSH))
     return f->legs & mirror_used (m) & ~last;
   if (has_lost_writes (m, FIRST (last), f))
     note_loss (m);
@@ -453,8 +456,11 @@ void
 mirror_trust (struct dm_mirror *m, unsigned long legs)
 {
   pthread_mutex_lock (&m->state_lock);
-  legs &= m->suspects;
-  __atomic_and_fetch (&m->suspects, ~legs, __ATOMIC_RELEASE);
+  FOR_EACH_LEG (i, legs)
+    set_member (&m->suspects, i, false);
+  legs &= m->unflushed;
+  FOR_EACH_LEG (i, legs)
+    set_member (&m->unflushed, i, false);
   pthread_mutex_unlock (&m->state_lock);
   FOR_EACH_LEG (i, legs)
     mirror_report (m, i, "has been flushed, with all that it might have lost");

@@ -86,11 +86,12 @@ struct dm_mirror {
   unsigned long recovering;     /* the same */
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
-  /* Atomic: legs in sync whose flush has failed, or may have before the start.  They are
-   * the only ones in sync, or a write with FUA has failed on all.  They count for no quorum, and nothing becomes
-   * clean, until mirror_rewrite has made them good again.
+  /* Atomic: legs in sync that may show what they have not kept, as a flush has failed, or
+   * may have before the start: nothing becomes clean until mirror_rewrite has made them
+   * good again.  Of these, unflushed: whose flush has failed since the start; they count
+   * for no quorum.  They are the only ones in sync, or a write with FUA has failed on all.
    */
-  unsigned long suspects;
+  unsigned long suspects, unflushed;
   unsigned long write_mostly;   /* atomic */
   bool active;                  /* atomic: a request came since it was reset */
   uint64_t active_until;        /* atomic: clients count as active */
@@ -142,6 +143,12 @@ static inline unsigned long
 mirror_suspects (const struct dm_mirror *m)
 {
   return __atomic_load_n (&m->suspects, __ATOMIC_ACQUIRE);
+}
+
+static inline unsigned long
+mirror_unflushed (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->unflushed, __ATOMIC_ACQUIRE);
 }
 
 /* Legs that are written. */

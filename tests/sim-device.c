@@ -280,20 +280,39 @@ sim_zero_sector (struct sim_device *dev, uint32_t sector, bool unmap,
     dev->flags[sector] |= SIM_ALLOCATED;
 }
 
-void
-sim_read_sector (struct sim_device *dev, uint32_t sector, void *data)
+static void
+read_values (const struct sim_device *dev, uint32_t sector, uint32_t count,
+             unsigned char *data)
+{
+  for (; count > 0; count--, sector++, data += SECTOR)
+    sim_encode (data, dev->cached[sector], sector - dev->start);
+}
+
+static void
+read_bytes (const struct sim_device *dev, uint32_t sector, uint32_t count,
+            unsigned char *data)
 {
   const unsigned char *block;
+  uint32_t n;
 
-  if (dev->kind == SIM_LEG) {
-    sim_encode (data, dev->cached[sector], sector - dev->start);
-    return;
+  for (; count > 0; count -= n, sector += n, data += n * SECTOR) {
+    n = MIN (count, PER_BLOCK - sector % PER_BLOCK);
+    block = dev->cached_block[sector / PER_BLOCK];
+    if (block == NULL)
+      memset (data, 0, n * SECTOR);
+    else
+      memcpy (data, block + sector % PER_BLOCK * SECTOR, n * SECTOR);
   }
-  block = dev->cached_block[sector / PER_BLOCK];
-  if (block == NULL)
-    memset (data, 0, SECTOR);
+}
+
+void
+sim_read_sectors (struct sim_device *dev, uint32_t sector, uint32_t count,
+                  void *data)
+{
+  if (dev->kind == SIM_LEG)
+    read_values (dev, sector, count, data);
   else
-    memcpy (data, block + sector % PER_BLOCK * SECTOR, SECTOR);
+    read_bytes (dev, sector, count, data);
 }
 
 /*----------------------------------------------------------------------

@@ -38,7 +38,7 @@ struct op {
   unsigned int index;           /* of the region */
   uint32_t sector, count;
   uint32_t done;                /* sectors */
-  uint32_t first, stride;       /* their order */
+  uint32_t next, stride;        /* their order */
   uint32_t limit;               /* where it fails; else count */
   bool started;
   uint32_t since;               /* of a flush: what it has to cover */
@@ -188,15 +188,18 @@ read_one (struct op *op, uint32_t i)
   if (bad || op->error != 0)
     memset (data_of (op, i), 0, SECTOR);
   else
-    sim_read_sector (op->dev, sector, data_of (op, i));
+    sim_read_sectors (op->dev, sector, 1, data_of (op, i));
 }
 
 static void
 do_sector (struct op *op)
 {
-  uint32_t i = (op->first + (uint64_t) op->done * op->stride) % op->count;
+  uint32_t i = op->next;
 
   op->done++;
+  op->next += op->stride;
+  while (op->next >= op->count)
+    op->next -= op->count;
   switch (op->op) {
   case DM_IO_READ:
     read_one (op, i);
@@ -210,12 +213,28 @@ do_sector (struct op *op)
   }
 }
 
+/* Nothing can come between the sectors of this read, or go wrong: it can be done
+ * in one, whatever their order.
+ */
+static bool
+is_simple_read (const struct op *op, uint32_t n)
+{
+  return op->op == DM_IO_READ && op->done == 0 && n >= op->count &&
+    op->error == 0 && op->dev->num_bad == 0 &&
+    op->request->mem.type == DM_IO_VM;
+}
+
 /* Data, up to so many sectors. */
 static void
 transfer (struct op *op, uint32_t n)
 {
   uint32_t end = op->op == DM_IO_READ ? op->count : op->limit;
 
+  if (is_simple_read (op, n)) {
+    sim_read_sectors (op->dev, op->sector, op->count, data_of (op, 0));
+    op->done = op->count;
+    return;
+  }
   for (; n > 0 && op->done < end; n--)
     do_sector (op);
 }
@@ -505,7 +524,7 @@ add_op (struct request *request, const struct dm_io_request *req,
   };
   if (op->count > 0) {
     op->stride = coprime (op->count);
-    op->first = op->stride == 1 ? 0 : sim_below (&sim_media, op->count);
+    op->next = op->stride == 1 ? 0 : sim_below (&sim_media, op->count);
   }
   op->not_before = MAX (sim_now, op->dev->slow_until);
   request->pending++;

@@ -209,12 +209,13 @@ sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
     dev = sim_devices[i];
     if (dev->kind != SIM_COPY || d[dev->number] == NULL)
       continue;
-    labels |= label_of (dev, &newest->super);
+    if (!stable)
+      labels |= label_of (dev, &newest->super);
     if (d[dev->number]->valid &&
         d[dev->number]->super.epoch == newest->super.epoch)
       record->current |= 1UL << dev->number;
   }
-  record->missing = (newest->super.copies & ~labels) != 0;
+  record->missing = !stable && (newest->super.copies & ~labels) != 0;
 }
 
 /*----------------------------------------------------------------------

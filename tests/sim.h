@@ -224,13 +224,13 @@ extern void sim_device_blank (struct sim_device *dev);
 /* What is offline and can be reached again is, and what is late is done. */
 extern void sim_devices_update (void);
 
-/* One sector, to or from a buffer. */
+/* Sectors, to or from a buffer. */
 extern void sim_write_sector (struct sim_device *dev, uint32_t sector,
                               const void *data, uint64_t begun);
 extern void sim_zero_sector (struct sim_device *dev, uint32_t sector,
                              bool unmap, uint64_t begun);
-extern void sim_read_sector (struct sim_device *dev, uint32_t sector,
-                             void *data);
+extern void sim_read_sectors (struct sim_device *dev, uint32_t sector,
+                              uint32_t count, void *data);
 /* Counts completions and flushes, to tell which came first. */
 extern uint32_t sim_tick;
 /* The writes of these sectors have completed; with FUA: are stable. */
@@ -331,7 +331,7 @@ struct sim_record {
   unsigned long current;        /* copies, a set */
   unsigned int num_legs;
   unsigned long in_sync;        /* legs, by number in the log */
-  bool missing;                 /* copies that were in use, last */
+  bool missing;                 /* not STABLE: copies that were in use, last */
 };
 
 /* STABLE: what a power cut would leave; else what is read now, of those
