@@ -109,7 +109,8 @@ dm_log_is_set_back (struct dm_log *log, unsigned int leg,
   return false;
 }
 
-/* May this copy be overwritten?  Not if it knows what we do not, or is of another
+/* May this copy be overwritten?  Not if it knows what we do not (unless that is what the
+ * last server sent there, and nobody was told that it was done), or is of another
  * mirror, as what an NBD server has now may be; nor, if another file is in its place,
  * if that is not blank.
  */
@@ -128,7 +129,8 @@ may_overwrite (struct dm_log *log, struct log_copy *copy)
   may = find.what == LOG_FIND_BLANK ||
     (find.what == LOG_FIND_CORRUPT && !copy->displaced) ||
     (find.what == LOG_FIND_VALID &&
-     log_knows_no_more (&find.super, &log->super));
+     (log_knows_no_more (&find.super, &log->super) ||
+      (copy->late && memcmp (find.super.uuid, log->uuid, LOG_UUID) == 0)));
   log_end_to_lead (log);
   pthread_mutex_unlock (&log->lock);
   if (!may && !copy->foreign && find.what != LOG_FIND_UNREADABLE)
@@ -257,6 +259,8 @@ dm_log_restore (struct dm_log *log)
   pthread_mutex_lock (&log->lock);
   if (copies != 0)
     used = log_bring_in (log, copies, LOG_LABEL_USED);
+  for (left = used; left != 0; left &= left - 1)
+    log->copies[__builtin_ctzl (left)].late = false;
   end_to_look (log);
   pthread_mutex_unlock (&log->lock);
   return used != 0;
@@ -298,7 +302,7 @@ has_seen_more (const struct log_copy *copy, const struct log_super *super,
   if (bdev_revive (copy->region.bdev) < 0)
     return false;
   log_find_copy (&copy->region, writer->buffer, writer->checksum, &find);
-  return find.what == LOG_FIND_VALID &&
+  return !copy->late && find.what == LOG_FIND_VALID &&
     (copy->leg != NULL ||
      memcmp (find.super.uuid, super->uuid, LOG_UUID) == 0) &&
     !log_knows_no_more (&find.super, super);

@@ -569,7 +569,8 @@ add_copies (struct finds *f, struct dm_log *log)
       if (keep)
         c->number = f->find[i].number;
       c->set_back = f->find[i].set_back;
-      if (f->find[i].doubtful)
+      c->late = f->find[i].doubtful;
+      if (c->late)
         c->doubt_until = clock_now () + f->copies[i].region.bdev->late;
       if (c->too_small)
         warn_too_small (f, log, &f->find[i]);

@@ -45,6 +45,7 @@ struct log_copy {
   bool foreign;                 /* a warning says so: something else is there */
   bool displaced;               /* another file may be in its place */
   uint64_t doubt_until;         /* clock_now: not used before, see log-load.c */
+  bool late;                    /* ... and what has come there since counts for nothing */
 };
 
 /* Memory to encode and write blocks. */

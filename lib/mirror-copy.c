@@ -80,6 +80,9 @@ write_targets (const struct piece *p, unsigned long targets, const void *data,
   targets &= mirror_used (m);
   if (targets == 0)
     return 0;
+  /* Reading may have taken long, and at the end of a server no thread renews it. */
+  if (dm_log_keep_lease (m->log) < 0)
+    return -EIO;
   failure.legs = mirror_run (m, &req, targets, sector, count, results);
   if (failure.legs != 0)
     mirror_failed (m, &failure);

@@ -110,6 +110,7 @@ sim_cache_lost (struct sim_device *dev)
     return;
   dev->lost = true;
   dev->losses++;
+  sim_news++;
   sim_update_losses ();
 }
 

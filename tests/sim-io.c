@@ -61,6 +61,8 @@ struct late {
 
 static struct late late[MAX_LATE];
 static unsigned int num_late;
+bool sim_late_super;
+unsigned int sim_news;
 
 unsigned int
 sim_io_pending (void)
@@ -261,6 +263,7 @@ end_flush (struct op *op)
       sim_cache_lost (dev);
     }
   }
+  sim_news += op->error != 0;
   if (op->error == 0)
     sim_stabilize (dev, op->since);
 }
@@ -280,6 +283,7 @@ end (struct op *op)
   if (op->op == DM_IO_FLUSH)
     end_flush (op);
   else if (changes (op->op)) {
+    sim_news += op->error != 0 && op->flags & DM_IO_FUA;
     if (op->error == 0 && op->flags & (DM_IO_FUA | DM_IO_PREFLUSH) &&
         (op->dev->flush_failed || fails (op, SIM_FAIL_FLUSH)))
       op->error = EIO;
@@ -365,6 +369,8 @@ sim_late_land (void)
       continue;
     }
     sim_trace ("%s: late write of %u", l->dev->name, l->sector - l->dev->start);
+    sim_late_super = sim_late_super ||
+      (l->dev->kind == SIM_COPY && l->sector < 2 * SIM_BLOCK / SECTOR);
     sim_write_sector (l->dev, l->sector, l->data, sim_now);
     sim_complete (l->dev, l->sector, 1, false);
     late[i] = late[--num_late];

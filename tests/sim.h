@@ -278,6 +278,10 @@ extern void sim_io_abort (struct sim_device *dev, int error);
  * killed: within bdev.late of the end, or of the next start.  Is there any to come?
  */
 extern bool sim_late_pending (const struct sim_device *dev);
+/* A superblock has been written late to a copy. */
+extern bool sim_late_super;
+/* How often clients may have had to be told of a loss. */
+extern unsigned int sim_news;
 /* Their time begins now; those whose time it is are done; or they are gone, with their
  * servers: those of a device, or all.
  */

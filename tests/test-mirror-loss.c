@@ -210,6 +210,8 @@ test_w4_recovering (struct volume *v, unsigned int unused)
   volume_hold (v->legs[0], MOCK_READ, &v->gate);
   volume_start (v);
   mock_gate_await (&v->gate, 1);
+  for (i = 1; i < LEGS; i++)
+    volume_await_state (v, i, DM_MIRROR_RECOVERING);
   volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
   g_assert_false (volume_write (v, 9, LARGE - 1, 1));
   for (i = 1; i < LEGS; i++)
