@@ -485,7 +485,7 @@ dm_log_rest (struct dm_log *log)
   unsigned int i;
 
   pthread_mutex_lock (&log->lock);
-  log->ended = !log_is_doubtful (log);
+  log->ended = true;
   log->super_wanted++;
   legs = is_dirty (log) ? 0 : all_legs (log) & ~log->absent;
   for (; legs != 0; legs &= legs - 1) {

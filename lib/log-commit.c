@@ -322,6 +322,7 @@ write_super (struct dm_log *log, unsigned long *copies, unsigned long failed)
       new_epoch (log);
     log->copy_missing = false;
     log->super.copies = numbers;
+    log->super.orderly = log->ended && !log_is_doubtful (log);
     log->super.sequence++;
     failed = put_super (log, left & *copies);
     if (failed == 0)
@@ -398,7 +399,6 @@ snapshot (struct dm_log *log, bool clears, uint64_t *super_version)
   if (clears)
     stage_blocks (log, log->clears, log->clear_blocks, true);
 
-  log->super.orderly = log->ended;
   log->recovering = is_recovering (log);
   if (log->super.quiet > 0 && is_changing (log)) {
     log->super.quiet = 0;

@@ -10,6 +10,7 @@
 #include <config.h>
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include <glib.h>
@@ -231,6 +232,29 @@ end_to_look (struct dm_log *log)
 {
   log->restoring = false;
   pthread_cond_broadcast (&log->progress);
+}
+
+/* Its fields belong to whoever leads a commit, or looks at copies that are not in use. */
+void
+dm_log_add_copy (struct dm_log *log, const struct dm_log_copy *copy)
+{
+  struct log_copy *c = NULL;
+
+  pthread_mutex_lock (&log->lock);
+  begin_to_look (log);
+  log_wait_to_lead (log);
+  if (log->num_copies < LOG_MAX_COPIES)
+    c = log_new_copy (log, copy);
+  log_end_to_lead (log);
+  end_to_look (log);
+  pthread_mutex_unlock (&log->lock);
+  if (c == NULL)
+    g_warning ("log copy %s: it is not used: there are %d already",
+               copy->name, LOG_MAX_COPIES);
+  else if (c->too_small)
+    g_warning ("log copy %s: it is not used: it has %" PRIu64 " sectors, but "
+               "%u are needed", copy->name, copy->region.count,
+               log->g.blocks * LOG_BLOCK_SECTORS);
 }
 
 bool

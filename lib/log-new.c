@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Logs of new mirrors, their sizes, and copies that are added to a log. */
+/* Logs of new mirrors, and their sizes. */
 
 #include <config.h>
 
@@ -184,24 +184,4 @@ dm_log_new (unsigned int num_copies, const struct dm_log_copy *copies,
   log_refuse (error, "not enough memory for the log; choose larger chunks");
   dm_log_free (log);
   return NULL;
-}
-
-void
-dm_log_add_copy (struct dm_log *log, const struct dm_log_copy *copy)
-{
-  struct log_copy *c = NULL;
-
-  pthread_mutex_lock (&log->lock);
-  log_wait_to_lead (log);       /* it owns the copies, too */
-  if (log->num_copies < LOG_MAX_COPIES)
-    c = log_new_copy (log, copy);
-  log_end_to_lead (log);
-  pthread_mutex_unlock (&log->lock);
-  if (c == NULL)
-    g_warning ("log copy %s: it is not used: there are %d already",
-               copy->name, LOG_MAX_COPIES);
-  else if (c->too_small)
-    g_warning ("log copy %s: it is not used: it has %" PRIu64 " sectors, but "
-               "%u are needed", copy->name, copy->region.count,
-               log->g.blocks * LOG_BLOCK_SECTORS);
 }
