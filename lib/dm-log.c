@@ -827,6 +827,7 @@ add_leg (struct dm_log *log, const char *id, sector_t sectors)
   log->absent |= 1UL << leg;
   log_flag_block (log->sets, log_leg_at (&log->g, leg));
   set_all_lacking (log, leg);
+  log->told = true;
   log->super_wanted++;
   log_commit (log, false);      /* or it is recorded when that is possible */
   return leg;
@@ -851,6 +852,7 @@ dm_log_lose (struct dm_log *log, unsigned int leg)
   int r;
 
   pthread_mutex_lock (&log->lock);
+  log->told = true;
   set_all_lacking (log, leg);
   r = log_commit (log, false);
   pthread_mutex_unlock (&log->lock);
@@ -863,6 +865,7 @@ dm_log_set_failed (struct dm_log *log, unsigned int leg, bool failed)
   int r;
 
   pthread_mutex_lock (&log->lock);
+  log->told = true;
   set_state (log, leg, failed ? DM_LOG_FAILED : DM_LOG_OUT_OF_SYNC);
   r = log_commit (log, false);
   pthread_mutex_unlock (&log->lock);

@@ -323,8 +323,10 @@ extern void dm_log_look_after (struct dm_log *log);
 
 /* Before a leg that was not used is used again: has a copy of the log that is not in
  * use, beside that leg, on the same device, or beside no leg, seen changes that this
- * log has not?  Then its name is in *COPY, to be freed with g_free, else NULL.  With
- * OVERWRITE such copies are no longer copies of the log when it returns 0, durably.
+ * log has not?  Then its name is in *COPY, to be freed with g_free, else NULL.  -EAGAIN:
+ * one cannot be looked at now.  It says nothing against a leg that was in use when it was
+ * first seen.  With OVERWRITE such copies are no longer copies of the log when it returns
+ * 0, durably.
  */
 extern int dm_log_split_brain (struct dm_log *log, unsigned int leg,
                                const struct block_device *bdev,

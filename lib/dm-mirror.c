@@ -176,6 +176,7 @@ dm_mirror_free (struct dm_mirror *m)
     mirror_clean (m);
     if (!dm_log_is_dirty (m->log))
       mirror_stamp (m);
+    dm_log_sync (m->log);       /* so that nothing but the superblock is left */
     dm_log_rest (m->log);
     dm_log_sync (m->log);
   }

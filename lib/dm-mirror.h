@@ -74,8 +74,9 @@ enum dm_mirror_read {
  * unopen: closes that again, if it cannot be used.
  * open_copies: called before a leg that was not used is used again, with its id: opens
  *   those copies of the log that may have been used with it and are not open, and
- *   gives them to dm_log_add_copy.  False with a message in *ERROR, to be freed with
- *   g_free, if the one beside it cannot be looked at now.  May be NULL.
+ *   gives them to dm_log_add_copy.  Returns 0; -EAGAIN if that is not all of them; or
+ *   another negative errno, and a message in *ERROR, to be freed with g_free, if the one
+ *   beside it cannot be opened.  May be NULL.
  */
 struct dm_mirror_options {
   enum dm_mirror_read policy;
@@ -85,7 +86,7 @@ struct dm_mirror_options {
   uint64_t resync_rate;
   bool (*reopen) (void *context, const char *name, struct io_region *region);
   void (*unopen) (void *context, struct io_region *region);
-  bool (*open_copies) (void *context, const char *id, char **error);
+  int (*open_copies) (void *context, const char *id, char **error);
   void *context;
 };
 

@@ -235,14 +235,14 @@ copy_numbers (struct dm_log *log, unsigned long copies)
 }
 
 /* Is any leg written, or about to be, in what this commit records?  That is so where
- * chunks are dirty, and while a leg recovers.
+ * chunks are dirty, and while a leg recovers.  Or is there other news of legs?
  */
 static bool
 is_changing (const struct dm_log *log)
 {
   uint64_t n = log->g.chunks;
 
-  return log->recovering || log_next_bit (log->dirty.staged, 0, n) < n ||
+  return log->recovering || log->told || log_next_bit (log->dirty.staged, 0, n) < n ||
     log_next_bit (log->dirty.disk, 0, n) < n;
 }
 
@@ -261,7 +261,7 @@ new_epoch (struct dm_log *log)
              sizeof super->history - sizeof super->history[0]);
     super->num_history = MIN (super->num_history + 1, LOG_HISTORY);
   }
-  else if (super->quiet > 1)    /* one of these is forgotten */
+  else if (super->quiet > 0)    /* the last one stands for the one that is forgotten */
     super->quiet--;
   super->quiet = is_changing (log) ? 0 :
     MIN (super->quiet + 1, super->num_history);
@@ -497,6 +497,7 @@ commit_clears (struct dm_log *log, unsigned long *copies)
     return false;
   log->current = *copies;
   log->durable_sequence = log->super.sequence;
+  log->quiet = log->super.quiet;
   blocks_done (log, log->clear_blocks, true);
   return true;
 }
@@ -618,6 +619,14 @@ log_catch_up (struct dm_log *log)
   if (copies != 0)
     put_super (log, copies);
   log->behind = 0;
+  /* Before anything else is written it is known that this server has not ended.  One that
+   * fails is found by the next commit.
+   */
+  if (!log->super.orderly)
+    return;
+  log->super.orderly = false;
+  log->super.sequence++;
+  put_super (log, log->current);
 }
 
 /*----------------------------------------------------------------------

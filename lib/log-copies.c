@@ -110,6 +110,16 @@ dm_log_is_set_back (struct dm_log *log, unsigned int leg,
   return false;
 }
 
+/* Is what is there surely what the last server sent?  Soon after such writes can be done
+ * nobody else has used it.
+ */
+#define SOON (30 * NSEC_PER_SEC)
+static bool
+came_late (const struct log_copy *copy)
+{
+  return copy->late && clock_now () < copy->doubt_until + SOON;
+}
+
 /* May this copy be overwritten?  Not if it knows what we do not (unless that is what the
  * last server sent there, and nobody was told that it was done), or is of another
  * mirror, as what an NBD server has now may be; nor, if another file is in its place,
@@ -131,7 +141,8 @@ may_overwrite (struct dm_log *log, struct log_copy *copy)
     (find.what == LOG_FIND_CORRUPT && !copy->displaced) ||
     (find.what == LOG_FIND_VALID &&
      (log_knows_no_more (&find.super, &log->super) ||
-      (copy->late && memcmp (find.super.uuid, log->uuid, LOG_UUID) == 0)));
+      (came_late (copy) &&
+       memcmp (find.super.uuid, log->uuid, LOG_UUID) == 0)));
   log_end_to_lead (log);
   pthread_mutex_unlock (&log->lock);
   if (!may && !copy->foreign && find.what != LOG_FIND_UNREADABLE)
@@ -245,6 +256,8 @@ dm_log_add_copy (struct dm_log *log, const struct dm_log_copy *copy)
   log_wait_to_lead (log);
   if (log->num_copies < LOG_MAX_COPIES)
     c = log_new_copy (log, copy);
+  if (c != NULL && log->loaded != 0 && copy->region.bdev->late > 0)
+    c->doubt_until = log->loaded + copy->region.bdev->late;
   log_end_to_lead (log);
   end_to_look (log);
   pthread_mutex_unlock (&log->lock);
@@ -314,42 +327,63 @@ copies_of (const struct dm_log *log, unsigned int leg,
   return copies;
 }
 
-/* Has this copy seen changes of the leg that we have not?  SUPER is ours.  What an NBD
- * server has now may be of another mirror, which is nothing against a leg.
+/* Has this copy seen changes of the leg that we have not?  1, 0, or -EAGAIN if that cannot
+ * be found out now.  SUPER is ours.  What is no server is locked, so nobody else has used
+ * it.
  */
-static bool
-has_seen_more (const struct log_copy *copy, const struct log_super *super,
-               const struct log_writer *writer)
+static int
+has_seen_more (struct dm_log *log, struct log_copy *copy, unsigned int leg,
+               const struct log_super *super, const struct log_writer *writer)
 {
   struct log_find find;
 
+  int unseen = copy->region.bdev->late > 0 ? -EAGAIN : 0;
+
   if (bdev_revive (copy->region.bdev) < 0)
-    return false;
+    return unseen;
   log_find_copy (&copy->region, writer->buffer, writer->checksum, &find);
-  return !copy->late && find.what == LOG_FIND_VALID &&
-    (copy->leg != NULL ||
-     memcmp (find.super.uuid, super->uuid, LOG_UUID) == 0) &&
-    !log_knows_no_more (&find.super, super);
+  if (find.what == LOG_FIND_UNREADABLE || find.what == LOG_FIND_UNKNOWN)
+    return unseen;
+  if (find.what != LOG_FIND_VALID || came_late (copy) ||
+      memcmp (find.super.uuid, super->uuid, LOG_UUID) != 0 ||
+      log_knows_no_more (&find.super, super))
+    return 0;
+  pthread_mutex_lock (&log->lock);
+  if (copy->other_epoch != find.super.epoch)
+    copy->innocent = ~log->absent;
+  copy->other_epoch = find.super.epoch;
+  pthread_mutex_unlock (&log->lock);
+  return !(copy->innocent & 1UL << leg);
 }
 
-/* Those of the copies of a leg that have seen more.  Called by whoever looks. */
-static unsigned long
+/* Those of the copies of a leg that have seen more.  Called by whoever looks.  -EAGAIN if
+ * any cannot be looked at now, or 0.
+ */
+static int
 seen_more (struct dm_log *log, unsigned int leg,
-           const struct block_device *bdev, const struct log_writer *writer)
+           const struct block_device *bdev, const struct log_writer *writer,
+           unsigned long *copies)
 {
-  unsigned long copies, left;
   struct log_super super;
+  unsigned long left;
+  int r = 0, seen;
 
+  *copies = 0;
   pthread_mutex_lock (&log->lock);
-  copies = copies_of (log, leg, bdev);
+  left = copies_of (log, leg, bdev);
   log_wait_to_lead (log);       /* it owns the superblock */
   super = log->super;
   log_end_to_lead (log);
   pthread_mutex_unlock (&log->lock);
-  for (left = copies; left != 0; left &= left - 1)
-    if (!has_seen_more (&log->copies[__builtin_ctzl (left)], &super, writer))
-      copies &= ~(left & -left);
-  return copies;
+  for (; left != 0; left &= left - 1) {
+    seen = has_seen_more (log, &log->copies[__builtin_ctzl (left)], leg, &super,
+                          writer);
+    if (seen < 0)
+      r = seen;
+    else if (seen > 0)
+      *copies |= left & -left;
+  }
+  return r;
 }
 
 int
@@ -366,8 +400,9 @@ dm_log_split_brain (struct dm_log *log, unsigned int leg,
   begin_to_look (log);
   pthread_mutex_unlock (&log->lock);
   if (log_writer_init (&writer)) {
-    copies = seen_more (log, leg, bdev, &writer);
-    r = !overwrite || log_erase (log, &writer, copies) ? 0 : -EIO;
+    r = seen_more (log, leg, bdev, &writer, &copies);
+    if (r == 0 && overwrite && !log_erase (log, &writer, copies))
+      r = -EIO;
   }
   log_writer_fini (&writer);
   pthread_mutex_lock (&log->lock);

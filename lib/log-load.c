@@ -41,6 +41,7 @@ struct finds {
   const struct dm_log_copy *copies;
   struct log_find *find;
   struct log_find *ruling;
+  bool disorderly;              /* the end of the last server */
   struct log_writer writer;     /* a buffer to read into */
   char **error;
 };
@@ -270,7 +271,8 @@ doubt (struct finds *f)
   uint64_t longest = 0;
   bool any = false;
 
-  if (ended_in_order (f))
+  f->disorderly = !ended_in_order (f);
+  if (!f->disorderly)
     return 0;
   for (find = f->find; find < f->find + f->n; find++) {
     find->doubtful = device_of (f, find)->late > 0;
@@ -630,6 +632,7 @@ load (struct finds *f)
   log->super_wanted++;
   log->durable_sequence = super->sequence;
   log->starting = true;
+  log->loaded = f->disorderly ? clock_now () : 0;
   add_copies (f, log);
   if (log->current == 0)
     log_refuse (f->error, "log copy %s: it is smaller than it was: %u sectors are "

@@ -45,7 +45,10 @@ struct log_copy {
   bool foreign;                 /* a warning says so: something else is there */
   bool displaced;               /* another file may be in its place */
   uint64_t doubt_until;         /* clock_now: not used before, see log-load.c */
-  bool late;                    /* ... and what has come there since counts for nothing */
+  bool late;                    /* ... and what came there until then counts for nothing */
+  /* The epoch by which it was seen to know more, and the legs that were in use then. */
+  uint64_t other_epoch;
+  unsigned long innocent;
 };
 
 /* Memory to encode and write blocks. */
@@ -104,6 +107,8 @@ struct dm_log {
   unsigned int clear_waiters;
   bool dead;                    /* no copy is left */
   bool ended;                   /* see dm_log_rest */
+  bool told;                    /* of legs, what others may not know */
+  uint64_t loaded;              /* clock_now; 0: the last server ended in order */
   bool restoring;               /* copies that are not in use are looked at */
   uint64_t *missed;             /* blocks written since that began */
   unsigned long current;        /* copies in use */
@@ -189,8 +194,8 @@ extern int log_commit (struct dm_log *log, bool clears);
 extern unsigned long log_bring_in (struct dm_log *log, unsigned long copies,
                                    enum log_label_state label);
 
-/* Before the log is shared: copies that are behind get the superblock that rules.  So
- * copies in use never differ by more than one.
+/* Before the log is shared: copies that are behind get the superblock that rules, so
+ * copies in use never differ by more than one; and all get one that is not orderly.
  */
 extern void log_catch_up (struct dm_log *log);
 

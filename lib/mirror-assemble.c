@@ -550,12 +550,34 @@ struct candidate {
   uint64_t date;
 };
 
+/* Called with state_lock: the user gives up what copies of the log know that belong to a
+ * leg.  They may speak of other legs that are not used, too.
+ */
+static int
+give_up (struct dm_mirror *m, unsigned int leg,
+         const struct block_device *bdev)
+{
+  g_autofree char *copy = NULL, *same = NULL;
+  int r = dm_log_split_brain (m->log, leg, bdev, false, &copy);
+
+  if (r < 0 || copy == NULL)
+    return r;
+  FOR_EACH_LEG (i, all_legs (m) & ~mirror_used (m))
+    if (r == 0)
+      r = dm_log_lose (m->log, i);
+  if (r == 0)
+    r = dm_log_split_brain (m->log, leg, bdev, true, &same);
+  if (r == 0)
+    g_warning ("region %u (%s): log copy %s is given up, as the user wishes",
+               leg, m->legs[leg].name, copy);
+  return r;
+}
+
 /* Called with state_lock, for a leg that is not used: what is to be recorded of it. */
 static int
 record_return (struct dm_mirror *m, unsigned int leg,
                const struct candidate *c, const struct block_device *bdev)
 {
-  g_autofree char *copy = NULL;
   int r = 0;
 
   if (c->change == MIRROR_CHANGED || c->add >= DM_MIRROR_ADD_FULL)
@@ -563,10 +585,7 @@ record_return (struct dm_mirror *m, unsigned int leg,
   if (r == 0 && m->legs[leg].by_user)
     r = dm_log_set_failed (m->log, leg, false);
   if (r == 0 && c->add == DM_MIRROR_ADD_OVERWRITE)
-    r = dm_log_split_brain (m->log, leg, bdev, true, &copy);
-  if (copy != NULL && r == 0)
-    g_warning ("region %u (%s): log copy %s is given up, as the user wishes",
-               leg, m->legs[leg].name, copy);
+    r = give_up (m, leg, bdev);
   return r;
 }
 
@@ -585,11 +604,14 @@ readmit (struct dm_mirror *m, unsigned int leg, const struct candidate *c,
     return -1;
   }
   r = record_return (m, leg, c, bdev);
-  if (r < 0) {
+  if (r == -EAGAIN)
+    fail (error, "region '%s': a copy of the log that may have been used with it "
+          "cannot be read now; try again", l->name);
+  else if (r < 0)
     fail (error, "region '%s': the log cannot be written: %s", l->name,
           g_strerror (-r));
+  if (r < 0)
     return -1;
-  }
   if (l->region.bdev == NULL) {
     l->region = *c->region;
     __atomic_store_n (&l->left, c->date, __ATOMIC_RELAXED);
@@ -625,10 +647,10 @@ look_at (struct dm_mirror *m, unsigned int leg, const struct io_region *region,
     mirror_check_leg (m, leg, region, &c->change, &stamp, error);
 }
 
-static bool
+static int
 open_copies (struct dm_mirror *m, unsigned int leg, char **error)
 {
-  return m->options.open_copies == NULL ||
+  return m->options.open_copies == NULL ? 0 :
     m->options.open_copies (m->options.context, m->legs[leg].id, error);
 }
 
@@ -638,23 +660,17 @@ mirror_may_return (struct dm_mirror *m, unsigned int leg,
 {
   const struct leg *l = &m->legs[leg];
   g_autofree char *copy = NULL;
-  int r;
+  int opened = open_copies (m, leg, error), r;
 
-  if (!open_copies (m, leg, error))
+  if (opened < 0 && opened != -EAGAIN)
     return MIRROR_RETURN_LATER;
   r = dm_log_split_brain (m->log, leg, bdev, false, &copy);
-  if (r == 0 && copy == NULL)
-    return MIRROR_RETURN;
-  if (r < 0) {
-    fail (error, "region %u (%s): its copy of the log cannot be looked at: %s",
-          leg, l->name, g_strerror (-r));
-    return MIRROR_RETURN_LATER;
-  }
+  if (copy == NULL)
+    return r == 0 && opened == 0 ? MIRROR_RETURN : MIRROR_RETURN_LATER;
   fail (error, "region %u (%s): log copy %s has seen changes that this mirror "
-        "has not, and the reverse (split brain), so this region is not used: "
-        "give up what it has with 'dmioctl add --overwrite', or end this "
-        "server and start with that region and that copy alone", leg, l->name,
-        copy);
+        "has not (split brain), so this region is not used: give up what it "
+        "has with 'dmioctl add --overwrite', or end this server and start with "
+        "that region and that copy alone", leg, l->name, copy);
   return MIRROR_SPLIT_BRAIN;
 }
 
@@ -689,9 +705,12 @@ check_return (struct dm_mirror *m, unsigned int leg,
   pthread_mutex_unlock (&m->state_lock);
   if (bdev == NULL)
     bdev = given->region.bdev;
-  if (bdev == NULL || c->add == DM_MIRROR_ADD_OVERWRITE)
-    return open_copies (m, leg, error);
-  return mirror_may_return (m, leg, bdev, error) == MIRROR_RETURN;
+  /* What cannot be looked at now the keeper waits for. */
+  if (bdev != NULL && c->add != DM_MIRROR_ADD_OVERWRITE)
+    mirror_may_return (m, leg, bdev, error);
+  else
+    open_copies (m, leg, error);
+  return *error == NULL;
 }
 
 /* Called with state_lock. */

@@ -46,6 +46,8 @@
 #define STUCK_NSEC (10 * NSEC_PER_SEC)
 
 #define KEEPER_NSEC NSEC_PER_SEC
+/* So long is a copy of the log waited for that may tell of a leg. */
+#define UNSEEN_NSEC (30 * NSEC_PER_SEC)
 #define OUTAGE_NSEC (5 * NSEC_PER_SEC)
 #define CUSTODIAN_NSEC (2 * NSEC_PER_SEC)
 #define LEASE_NSEC (2 * NSEC_PER_SEC)
@@ -508,17 +510,32 @@ try_first_back (struct dm_mirror *m, unsigned int leg)
                    "been lost)");
 }
 
+/* Called with state_lock, when a copy of the log cannot be reached: has it been waited for
+ * long enough?
+ */
+static bool
+has_waited (struct leg *l)
+{
+  if (l->unseen_since == 0)
+    l->unseen_since = clock_now ();
+  return clock_now () - l->unseen_since >= UNSEEN_NSEC;
+}
+
 /* Called with state_lock, when it has been found out if a leg may return. */
 static void
 note_verdict (struct dm_mirror *m, unsigned int leg,
-              enum mirror_return verdict)
+              enum mirror_return verdict, const char *error)
 {
   struct leg *l = &m->legs[leg];
 
   if (l->retry_at != UINT64_MAX)
     return;                     /* the user has added it meanwhile */
+  if (verdict != MIRROR_RETURN_LATER)
+    l->unseen_since = 0;
   if (verdict == MIRROR_RETURN)
     l->retry_at = 0;
+  else if (error == NULL)
+    l->retry_at = clock_now () + KEEPER_NSEC;
   else if (verdict == MIRROR_SPLIT_BRAIN)
     mirror_set_state (m, leg, DM_MIRROR_FAILED, "split brain");
   else {
@@ -541,11 +558,13 @@ try_to_recover (struct dm_mirror *m, unsigned int leg)
   pthread_mutex_unlock (&m->state_lock);
   verdict = mirror_may_return (m, leg, l->region.bdev, &error);
   pthread_mutex_lock (&m->state_lock);
-  note_verdict (m, leg, verdict);
+  if (verdict == MIRROR_RETURN_LATER && error == NULL && has_waited (l))
+    verdict = MIRROR_RETURN;
+  note_verdict (m, leg, verdict, error);
   pthread_mutex_unlock (&m->state_lock);
-  if (verdict != MIRROR_RETURN)
+  if (error != NULL)
     g_warning ("%s", error);
-  else if (mirror_begin_recovery (m, leg))
+  else if (verdict == MIRROR_RETURN && mirror_begin_recovery (m, leg))
     mirror_wake (m);
 }
 

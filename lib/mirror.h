@@ -42,6 +42,7 @@ struct leg {
   bool by_user;                 /* FAILED, and not to be tried again */
   char *reason;                 /* NULL, or why it is not in sync */
   uint64_t retry_at, delay;     /* FAILED, MISSING: nsec, clock_now */
+  uint64_t unseen_since;        /* since when a copy of the log is waited for; or 0 */
   unsigned int recoveries;      /* how many were begun or broken off */
   uint64_t to_copy;             /* chunks, when this recovery began */
   uint64_t doubt_until;         /* clock_now: chunks are in doubt since the start */
@@ -294,8 +295,9 @@ extern int mirror_compare (struct dm_mirror *m, unsigned int source,
                            unsigned int leg, sector_t *at);
 
 /* May a leg that is not used be used again, with what copies of the log know that belong
- * to it?  Not after a split brain: that is for the user to decide; nor while that
- * cannot be found out.  Then there is a message in *ERROR.
+ * to it?  Not after a split brain: that is for the user to decide; nor at once if that
+ * cannot be found out now.  *ERROR is a message, or NULL if a copy on a server cannot be
+ * reached, which may be back soon after the leg, or never.
  */
 enum mirror_return { MIRROR_RETURN, MIRROR_RETURN_LATER, MIRROR_SPLIT_BRAIN };
 extern enum mirror_return mirror_may_return (struct dm_mirror *m,

@@ -260,7 +260,7 @@ unopen (void *context, struct io_region *region)
   legs_unopen (a->legs, region);
 }
 
-static bool
+static int
 open_copies (void *context, const char *id, char **error)
 {
   struct assembly *a = context;

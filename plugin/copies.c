@@ -51,7 +51,7 @@ struct copies {
 };
 
 /* Between two tries. */
-#define RETRY_NSEC (60 * NSEC_PER_SEC)
+#define RETRY_NSEC (5 * NSEC_PER_SEC)
 
 /*----------------------------------------------------------------------
  * Where they are
@@ -345,22 +345,29 @@ open_later (struct copies *copies, struct dm_log *log, struct copy *copy,
   return 0;
 }
 
-/* Those that were named are beside no leg, and may have been used with any. */
-static void
+/* Those that were named are beside no leg, and may have been used with any.  0, or -EAGAIN
+ * if some are still not open.
+ */
+static int
 open_named_later (struct copies *copies, struct dm_log *log)
 {
+  bool again = clock_now () >= copies->not_before;
   unsigned int i;
+  int r = 0;
 
-  if (clock_now () < copies->not_before)
-    return;
   for (i = 0; i < copies->n; i++) {
+    struct copy *copy = &copies->list[i];
     g_autofree char *message = NULL;
 
-    if (copies->list[i].region.bdev == NULL &&
-        open_later (copies, log, &copies->list[i], &message) != 0)
+    if (copy->region.bdev == NULL && again &&
+        open_later (copies, log, copy, &message) != 0)
       g_debug ("%s", message);
+    if (copy->region.bdev == NULL)
+      r = -EAGAIN;
   }
-  copies->not_before = clock_now () + RETRY_NSEC;
+  if (again && r < 0)
+    copies->not_before = clock_now () + RETRY_NSEC;
+  return r;
 }
 
 /* That beside the leg of this id, which may have been added since the start; or NULL,
@@ -388,17 +395,17 @@ find_beside (struct copies *copies, const char *id)
   return copy;
 }
 
-bool
+int
 copies_open_later (struct copies *copies, struct dm_log *log, const char *id,
                    char **error)
 {
   g_autofree char *message = NULL;
   struct copy *copy;
-  int err = 0;
+  int err = 0, r = 0;
 
   pthread_mutex_lock (&copies->lock);
   if (!copies->are_beside)
-    open_named_later (copies, log);
+    r = open_named_later (copies, log);
   else {
     copy = find_beside (copies, id);
     if (copy != NULL && copy->region.bdev == NULL)
@@ -406,9 +413,9 @@ copies_open_later (struct copies *copies, struct dm_log *log, const char *id,
   }
   pthread_mutex_unlock (&copies->lock);
   if (err == 0 || err == ENOENT)
-    return true;
+    return r;
   *error = g_steal_pointer (&message);
-  return false;
+  return -err;
 }
 
 /*----------------------------------------------------------------------

@@ -28,11 +28,12 @@ extern struct copies *copies_begin (const struct params *params,
 extern bool copies_open (struct copies *copies, const struct params *params);
 
 /* Later, by any thread: those that are not open and may have been used with the leg of
- * this id are opened and given to LOG.  False with a message in *ERROR if the one
- * beside it is there and cannot be opened.
+ * this id are opened and given to LOG.  0; -EAGAIN if one that was named cannot be opened
+ * now; or another negative errno, with a message in *ERROR, if the one beside the leg is
+ * there and cannot be.
  */
-extern bool copies_open_later (struct copies *copies, struct dm_log *log,
-                               const char *id, char **error);
+extern int copies_open_later (struct copies *copies, struct dm_log *log,
+                              const char *id, char **error);
 
 /* With log=none: does the log beside LEGS, if there is one, hold all of them for
  * alike?  False after report_error.

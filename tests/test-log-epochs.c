@@ -130,21 +130,36 @@ change (struct logs *f, struct knowledge *k, unsigned int set)
   k->changes++;
 }
 
-/* Locks out a copy in the middle; the others go on. */
+/* One that tells nothing new. */
+static void
+new_superblock (struct logs *f, struct rng *rng)
+{
+  struct bdev_stamp stamps[LEGS] = { { 0 } };
+
+  stamps[0] = (struct bdev_stamp) { .valid = true, .mtime = rng_next (rng) };
+  g_assert_cmpint (dm_log_stamp (f->log, stamps), ==, 0);
+}
+
+/* Locks out a copy in the middle; the others go on, and it may come back. */
 static unsigned int
-lose_one (struct logs *f, unsigned int set, struct rng *rng)
+lose_one (struct logs *f, struct knowledge *k, unsigned int set,
+          struct rng *rng)
 {
   unsigned int one = rng_below (rng, COPIES);
 
   if (!(set & 1U << one) || (set & (set - 1)) == 0)
     return set;
   fail_copy (f, one, MOCK_WRITE);
-  g_assert_cmpint (dm_log_drop (f->log, 1 << 1), ==, 0);
-  g_assert_cmpint (dm_log_set_failed (f->log, 1, rng_below (rng, 2)), ==, 0);
+  new_superblock (f, rng);
   log_lines_clear ();
   mend_copy (f, one);
-  return copies_in_use (f->log) == (unsigned int) __builtin_popcount (set) ?
-    set : set & ~(1U << one);
+  if (rng_below (rng, 2) == 0)
+    return set & ~(1U << one);
+  while (!dm_log_restore (f->log))      /* of all that there are */
+    g_assert_cmpuint (copies_in_use (f->log), <,
+                      (unsigned int) __builtin_popcount (set));
+  k->seen[one] = k->seen[__builtin_ctz (set & ~(1U << one))];
+  return set;
 }
 
 static void
@@ -163,8 +178,8 @@ session (struct logs *f, struct knowledge *k, struct rng *rng)
       k->seen[i] = seen;
   if (rng_below (rng, 4) == 0)
     change (f, k, set);
-  if (rng_below (rng, 4) == 0)
-    set = lose_one (f, set, rng);
+  while (rng_below (rng, 3) == 0)
+    set = lose_one (f, k, set, rng);
   if (rng_below (rng, 4) == 0)
     change (f, k, set);
 }
@@ -201,6 +216,7 @@ turn_up (struct logs *f, bool b_writes)
     write_chunk (f->log, 3);
   restart_from (f, 1);
   write_chunk (f->log, 2);
+  g_assert_cmpint (dm_log_drop (f->log, 1 << 1), ==, 0);
   dm_log_add_copy (f->log, &f->copies[1]);
 }
 
@@ -253,6 +269,63 @@ test_turns_up_quiet (void)
   close_logs (&f);
 }
 
+/* A copy that has seen more says nothing of a leg that was in use when it turned up; nor
+ * when it cannot be read: then it may be known later.
+ */
+static void
+test_innocent (void)
+{
+  char *copy;
+  struct logs f;
+
+  turn_up (&f, true);
+  g_free (split_brain (&f, false));
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 2), ==, 0);
+  g_assert_cmpint (dm_log_split_brain (f.log, 2, f.where[0].bdev, false,
+                                       &copy), ==, 0);
+  g_assert_null (copy);
+  f.where[1].bdev->late = 1;
+  fail_copy (&f, 1, MOCK_READ);
+  g_assert_cmpint (dm_log_split_brain (f.log, 1, f.where[0].bdev, true,
+                                       &copy), ==, -EAGAIN);
+  g_assert_null (copy);
+  mend_copy (&f, 1);
+  g_free (split_brain (&f, false));
+  close_logs (&f);
+}
+
+/* A copy that comes and goes while nothing is written makes nobody forget that something
+ * was, in the epoch that is forgotten.
+ */
+static void
+test_forgotten_epoch (void)
+{
+  struct rng rng = { 1 };
+  struct logs f;
+  unsigned int i;
+
+  make_logs (&f, 3);
+  fail_copy (&f, 2, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  clean (f.log);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  mock_clear_faults (f.where[2].bdev);
+  for (i = 0; i < 3; i++) {
+    fail_copy (&f, 1, MOCK_WRITE);
+    new_superblock (&f, &rng);
+    g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+    f.copies[2].region.bdev->read_only = true;  /* that stays away */
+    mend_copy (&f, 1);
+    g_assert_true (dm_log_restore (f.log));
+    f.copies[2].region.bdev->read_only = false;
+  }
+  log_lines_clear ();
+  restart_from (&f, 4);
+  write_chunk (f.log, 2);
+  load_refused (&f, 5, "*split brain*");
+  close_logs (&f);
+}
+
 /* A copy beside another leg says nothing of this one. */
 static void
 test_of_another_leg (void)
@@ -264,6 +337,7 @@ test_of_another_leg (void)
   write_chunk (f.log, 3);
   restart_from (&f, 1);
   write_chunk (f.log, 2);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, 0);
   f.copies[1].leg = "/c.img";
   dm_log_add_copy (f.log, &f.copies[1]);
   g_assert_null (split_brain (&f, false));
@@ -341,6 +415,23 @@ test_late_copies (void)
   close_logs (&f);
 }
 
+/* It is durable that a server runs before anything else is written. */
+static void
+assert_superblock_first (struct logs *f)
+{
+  const struct mock_event *events;
+  size_t n, i;
+
+  mock_clear_trace (f->where[0].bdev);
+  load_from (f, 3);
+  g_assert_cmpint (dm_log_start (f->log, 1 << 1, 1 << 1), ==, 0);
+  events = mock_trace (f->where[0].bdev, &n);
+  for (i = 0; i < n && events[i].op != MOCK_WRITE; i++)
+    ;
+  g_assert_cmpuint (i, <, n);
+  g_assert_cmpuint (events[i].offset, <, 2 * LOG_BLOCK);
+}
+
 /* Nothing is under way when a server has ended in order, if no connection was lost just
  * before.
  */
@@ -357,6 +448,8 @@ test_late_orderly (void)
   g_assert_cmpuint (log_lines_count ("*"), ==, 0);
   g_assert_false (super_on (&f, 0).orderly);
   g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  end_in_order (&f);
+  assert_superblock_first (&f);
   dm_log_rest (f.log);
   f.where[1].bdev->late_until = clock_now () + 3600 * NSEC_PER_SEC;
   g_assert_cmpint (dm_log_sync (f.log), ==, 0);
@@ -401,6 +494,8 @@ main (int argc, char *argv[])
   g_test_add_func ("/log-epochs/s2-turns-up", test_turns_up);
   g_test_add_func ("/log-epochs/s2-turns-up-quiet", test_turns_up_quiet);
   g_test_add_func ("/log-epochs/s2-of-another-leg", test_of_another_leg);
+  g_test_add_func ("/log-epochs/s2-innocent", test_innocent);
+  g_test_add_func ("/log-epochs/s2-forgotten-epoch", test_forgotten_epoch);
   g_test_add_func ("/log-epochs/s5-late-copy", test_late_copy);
   g_test_add_func ("/log-epochs/s5-late-copies", test_late_copies);
   g_test_add_func ("/log-epochs/s5-late-orderly", test_late_orderly);
