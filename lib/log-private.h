@@ -109,7 +109,10 @@ struct dm_log {
   bool ended;                   /* see dm_log_rest */
   bool told;                    /* of legs, what others may not know */
   uint64_t loaded;              /* clock_now; 0: the last server ended in order */
-  bool restoring;               /* copies that are not in use are looked at */
+  /* One thread looks at copies that are not in use, or adds one, and owns them; it comes
+   * before leading, and others wait for progress.
+   */
+  bool restoring;
   uint64_t *missed;             /* blocks written since that began */
   unsigned long current;        /* copies in use */
   unsigned long last;           /* ... the last that may think they are */

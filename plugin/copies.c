@@ -6,6 +6,11 @@
 /* Without log= there is a copy of the log beside each region that is a file.
  * Files that do not exist are created, but not before everything else has been
  * found to be right: a start that is refused leaves nothing behind.
+ *
+ * Later the keeper of the mirror and a thread that adds a leg open copies that could not
+ * be opened at the start.  copies->lock owns the list then.  It is held while a copy is
+ * opened, as long as the timeout of a server, so that no copy is opened twice.  It is
+ * taken after add_lock of the legs, and before the locks of their table and of the log.
  */
 
 #include <config.h>
@@ -44,7 +49,7 @@ struct copies {
   struct legs *legs;
   unsigned int timeout;
   bool are_beside;              /* the legs, as none was named */
-  pthread_mutex_t lock;         /* owns the rest, after the start; held while one is opened */
+  pthread_mutex_t lock;         /* owns the rest, after the start; see above */
   uint64_t not_before;          /* clock_now: when those that were named are tried again */
   unsigned int n;
   struct copy list[DM_IO_MAX_REGIONS];
