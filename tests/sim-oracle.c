@@ -21,7 +21,7 @@
  * A leg that loses its cache is like a cut only if no other leg can stand
  * in (sim_oracle_cache_lost); and then as well a flush that succeeds
  * has to have what had been acknowledged, unless one of the same client has failed
- * since (F1).
+ * since (F1): what that one did not make durable may be lost later, too.
  */
 
 #include <config.h>
@@ -391,12 +391,10 @@ sim_flush_failed (uint64_t begun, unsigned int clients)
   uint32_t i;
 
   event++;
-  if (!lost)
-    return;
   for (i = 0; i < num_listed; i++)
     FOR_EACH (r, listed[i]) {
       r->told |= clients;
-      if (r->status == OK)
+      if (lost && r->status == OK)
         r->status = MAYBE;
     }
 }
