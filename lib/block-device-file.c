@@ -246,9 +246,30 @@ file_flush (struct block_device *bdev)
   return stamped != 0 ? flush_with_time (f, stamped) : device_flush (bdev);
 }
 
+/* They say nothing of this device if others use the file. */
+static void
+make_stamp (const struct file_bdev *f, const struct stat *st,
+            struct bdev_stamp *stamp)
+{
+  *stamp = (struct bdev_stamp) {
+    .valid = __atomic_load_n (&f->file->users, __ATOMIC_RELAXED) == 1,
+    .size = st->st_size,
+    .mtime = nsec_of (st->st_mtim),
+  };
+}
+
+static void
+file_glance (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  struct file_bdev *f = (struct file_bdev *) bdev;
+  struct stat st;
+
+  if (fstat (f->fd, &st) == 0)
+    make_stamp (f, &st, stamp);
+}
+
 /* A flush, of the times of the file too; of those that a network file system has set
- * when it was flushed, and not of those that a write has set since.  They say nothing
- * of this device if others use the file.
+ * when it was flushed, and not of those that a write has set since.
  */
 static int
 file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
@@ -266,10 +287,7 @@ file_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
     return -errno;
   __atomic_store_n (&f->renewed, false, __ATOMIC_RELAXED);
   __atomic_store_n (&f->unproved, nsec_of (st.st_mtim), __ATOMIC_RELAXED);
-  stamp->valid =
-    __atomic_load_n (&f->file->users, __ATOMIC_RELAXED) == 1;
-  stamp->size = st.st_size;
-  stamp->mtime = nsec_of (st.st_mtim);
+  make_stamp (f, &st, stamp);
   return 0;
 }
 
@@ -667,8 +685,9 @@ direct_rest (struct block_device *bdev)
 #define FILE_OPS                                                        \
   .readv = file_readv, .writev = file_writev, .flush = file_flush,      \
   .try_punch = file_try_punch, .punch = file_punch, .zero = file_zero,  \
-  .revive = file_revive, .stamp = file_stamp, .touched = file_touched,  \
-  .place = file_place, .extents = file_extents, .close = file_close
+  .revive = file_revive, .stamp = file_stamp, .glance = file_glance,    \
+  .touched = file_touched, .place = file_place,                         \
+  .extents = file_extents, .close = file_close
 
 #define DEVICE_OPS                                                      \
   .readv = device_readv, .writev = device_writev,                       \

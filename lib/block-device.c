@@ -342,6 +342,14 @@ bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
   return r;
 }
 
+void
+bdev_glance (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  *stamp = (struct bdev_stamp) { .valid = false };
+  if (bdev->ops->glance != NULL)
+    bdev->ops->glance (bdev, stamp);
+}
+
 bool
 bdev_touched (struct block_device *bdev, uint64_t date)
 {

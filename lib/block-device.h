@@ -95,7 +95,8 @@ struct bdev_ops {
   void (*rest) (struct block_device *bdev);
   int (*revive) (struct block_device *bdev);
   int (*stamp) (struct block_device *bdev, struct bdev_stamp *stamp);
-  /* Optional.  See bdev_touched and bdev_place. */
+  /* Optional.  See bdev_glance, bdev_touched and bdev_place. */
+  void (*glance) (struct block_device *bdev, struct bdev_stamp *stamp);
   bool (*touched) (struct block_device *bdev, uint64_t date);
   enum bdev_place (*place) (struct block_device *bdev);
 
@@ -239,6 +240,11 @@ extern void bdev_flush_again (struct block_device *bdev);
  * flush.  *STAMP is not valid for devices that show no changes.
  */
 extern int bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp);
+
+/* The same without a flush, and not durably: after a crash the device may be what it was
+ * before.  Does not wait.
+ */
+extern void bdev_glance (struct block_device *bdev, struct bdev_stamp *stamp);
 
 /* True if the device shows that it has been changed since that date (clock_date),
  * or it was opened since then.  Does not wait.

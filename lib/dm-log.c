@@ -203,7 +203,8 @@ dm_log_keep_lease (struct dm_log *log)
   pthread_mutex_lock (&log->lock);
   if (log->dead)
     r = -EIO;
-  else if (log->lease < now + LEASE_LEFT) {
+  else if (log->lease < now + LEASE_LEFT || log->latest_stamp > now) {
+    set_stamps_back (log, now);
     extend (log, now + LEASE);
     r = log_commit (log, false);
   }
@@ -477,6 +478,35 @@ dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps)
   return r;
 }
 
+/* Locked. */
+static int
+stamp_left (struct dm_log *log, unsigned int leg, const struct bdev_stamp *stamp,
+            uint64_t date)
+{
+  struct log_super_leg *info = &log->legs[leg].info;
+  uint64_t until = stamp->valid ? 0 : MIN (info->until, date);
+
+  if (!(log->absent & 1UL << leg))
+    return -EAGAIN;
+  if (stamp->valid)
+    set_stamp (log, leg, stamp);
+  log->super_wanted += info->until != until;
+  info->until = until;
+  return log->super_wanted != log->super_durable ? log_commit (log, false) : 0;
+}
+
+int
+dm_log_left (struct dm_log *log, unsigned int leg, const struct bdev_stamp *stamp,
+             uint64_t date)
+{
+  int r;
+
+  pthread_mutex_lock (&log->lock);
+  r = stamp_left (log, leg, stamp, date);
+  pthread_mutex_unlock (&log->lock);
+  return r;
+}
+
 void
 dm_log_rest (struct dm_log *log)
 {
@@ -610,18 +640,19 @@ dm_log_in_doubt (struct dm_log *log, unsigned long legs, sector_t sector,
  */
 
 int
-dm_log_recover (struct dm_log *log, unsigned int leg)
+dm_log_recover (struct dm_log *log, unsigned int leg, const struct bdev_stamp *stamp)
 {
   int r = 0;
 
   pthread_mutex_lock (&log->lock);
   log->absent &= ~(1UL << leg);
   log_recompute_lease (log);
+  if (stamp != NULL)
+    set_stamp (log, leg, stamp);
   /* A commit under way may begin an epoch that is thought to be quiet. */
-  if (log->quiet > 0 || log->leading) {
-    log->super_wanted++;
+  log->super_wanted += log->quiet > 0 || log->leading;
+  if (log->super_wanted != log->super_durable)
     r = log_commit (log, false);
-  }
   if (r < 0)
     drop_legs (log, 1UL << leg);
   pthread_mutex_unlock (&log->lock);

@@ -205,6 +205,14 @@ extern int dm_log_clean_end (struct dm_log *log);
  */
 extern int dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps);
 
+/* What a leg that is absent was like when it had left, and done what it was sent: who
+ * changes it from now on is somebody else.  Or, if STAMP is not valid, nothing but the
+ * date until which it may have been written.  Durable when it returns 0; -EAGAIN if it
+ * is not absent.
+ */
+extern int dm_log_left (struct dm_log *log, unsigned int leg,
+                        const struct bdev_stamp *stamp, uint64_t date);
+
 /* The lease: until when the legs that are not absent may be written, so that
  * after a crash a later change is known to be somebody else's.  This renews it
  * if it ends soon; dm_log_begin does when it has to, which costs a client time.  It
@@ -262,10 +270,12 @@ extern bool dm_log_in_doubt (struct dm_log *log, unsigned long legs,
  * Recovery (S1)
  */
 
-/* The leg is no longer absent: it is written like the others, but stays out
- * of sync until dm_log_join.  -EIO: no copy is left; then it is still absent.
+/* The leg, which is what STAMP says, is no longer absent: it is written like the others,
+ * but stays out of sync until dm_log_join.  STAMP may be NULL.  -EIO: no copy is left;
+ * then it is still absent.
  */
-extern int dm_log_recover (struct dm_log *log, unsigned int leg);
+extern int dm_log_recover (struct dm_log *log, unsigned int leg,
+                           const struct bdev_stamp *stamp);
 
 /* The next run of chunks in [*first, end) which any of LEGS lacks, without those that
  * are in doubt there, each lacked by the same of them: sets *first, *after and

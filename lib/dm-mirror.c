@@ -167,6 +167,8 @@ dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
 void
 dm_mirror_free (struct dm_mirror *m)
 {
+  unsigned int i;
+
   if (m == NULL)
     return;
   mirror_stop_threads (m);
@@ -176,6 +178,8 @@ dm_mirror_free (struct dm_mirror *m)
     mirror_clean (m);
     if (!dm_log_is_dirty (m->log))
       mirror_stamp (m);
+    for (i = 0; i < m->num_legs; i++)
+      mirror_stamp_left (m, i);
     dm_log_sync (m->log);       /* so that nothing but the superblock is left */
     dm_log_rest (m->log);
     dm_log_sync (m->log);
@@ -240,7 +244,7 @@ static void
 note_late (struct dm_mirror *m, unsigned long legs)
 {
   FOR_EACH_LEG (i, legs & ~mirror_used (m))
-    __atomic_store_n (&m->legs[i].left, clock_date (), __ATOMIC_RELAXED);
+    mirror_note_left (&m->legs[i]);
 }
 
 unsigned long

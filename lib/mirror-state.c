@@ -93,7 +93,7 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
   set_member (&m->suspects, leg, false);
   set_member (&m->unflushed, leg, false);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
-    __atomic_store_n (&l->left, clock_date (), __ATOMIC_RELAXED);
+    mirror_note_left (l);
   if (state != l->state)
     l->recoveries++;
   l->state = state;
@@ -548,6 +548,59 @@ dm_mirror_fail (struct dm_mirror *m, unsigned int leg)
 }
 
 /*----------------------------------------------------------------------
+ * What legs are like that are not used any more
+ *
+ * A change since they left is somebody else's, so the log gets to know what they are
+ * like now (S4).  What they were sent before may change them still: then that is done
+ * again.  No flush: what they have not made durable they lack.
+ */
+
+void
+mirror_note_left (struct leg *l)
+{
+  __atomic_store_n (&l->left, clock_date (), __ATOMIC_RELAXED);
+  __atomic_store_n (&l->unstamped, true, __ATOMIC_RELEASE);
+}
+
+/* Called with state_lock. */
+static bool
+is_away (struct dm_mirror *m, unsigned int leg)
+{
+  const struct leg *l = &m->legs[leg];
+
+  return l->region.bdev != NULL && !(mirror_used (m) & 1UL << leg);
+}
+
+void
+mirror_stamp_left (struct dm_mirror *m, unsigned int leg)
+{
+  struct leg *l = &m->legs[leg];
+  struct bdev_stamp stamp;
+  unsigned int recoveries;
+  uint64_t left;
+  bool away;
+  int r;
+
+  pthread_mutex_lock (&m->state_lock);
+  recoveries = l->recoveries;
+  away = is_away (m, leg);
+  pthread_mutex_unlock (&m->state_lock);
+  if (!away || !bdev_shows_changes (l->region.bdev) ||
+      !__atomic_exchange_n (&l->unstamped, false, __ATOMIC_ACQUIRE))
+    return;
+  left = __atomic_load_n (&l->left, __ATOMIC_RELAXED);
+  bdev_glance (l->region.bdev, &stamp);
+  if (bdev_touched (l->region.bdev, left))
+    stamp.valid = false;        /* by whom? */
+  pthread_mutex_lock (&m->state_lock);
+  r = is_away (m, leg) && l->recoveries == recoveries ?
+    dm_log_left (m->log, leg, &stamp, left) : 0;
+  pthread_mutex_unlock (&m->state_lock);
+  if (r < 0)
+    __atomic_store_n (&l->unstamped, true, __ATOMIC_RELAXED);
+}
+
+/*----------------------------------------------------------------------
  * Recovering
  */
 
@@ -603,19 +656,22 @@ bool
 mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
 {
   struct leg *l = &m->legs[leg];
+  struct bdev_stamp stamp;
   bool ok = false;
+  int stamped = bdev_stamp (l->region.bdev, &stamp);
 
-  if (!look_at_it (m, leg))
+  if (stamped == 0 && !look_at_it (m, leg))
     return false;
   pthread_mutex_lock (&m->state_lock);
-  if (l->state != DM_MIRROR_IN_SYNC && l->state != DM_MIRROR_RECOVERING &&
-      !l->by_user) {
+  if (stamped < 0 && is_away (m, leg) && !l->by_user)
+    fail_leg (m, leg, "it cannot be flushed");
+  else if (is_away (m, leg) && !l->by_user) {
     l->to_copy = dm_log_lacking (m->log, leg);
     /* First this, so that no flush of clients leaves out what it was
      * written.
      */
     mirror_set_state (m, leg, DM_MIRROR_RECOVERING, NULL);
-    ok = dm_log_recover (m->log, leg) == 0;
+    ok = dm_log_recover (m->log, leg, &stamp) == 0;
     if (ok)
       dm_log_set_away (m->log, leg, false);
     else

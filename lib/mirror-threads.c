@@ -648,8 +648,10 @@ keeper_thread (void *arg)
       m->outage_since = 0;
     else if (m->outage_since == 0)
       m->outage_since = clock_now ();
-    for (i = 0; i < dm_mirror_num_legs (m); i++)
+    for (i = 0; i < dm_mirror_num_legs (m); i++) {
+      mirror_stamp_left (m, i);
       keep_leg (m, i);
+    }
     pthread_mutex_lock (&m->state_lock);
     if (!m->stop)
       wait_until (&m->state_changed, &m->state_lock,

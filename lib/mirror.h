@@ -53,6 +53,7 @@ struct leg {
    * newer is from somebody else.
    */
   uint64_t left;
+  bool unstamped;               /* atomic: the log does not know what it is like since */
 };
 
 /* What the copiers share. */
@@ -267,6 +268,10 @@ extern void mirror_report (struct dm_mirror *m, unsigned int leg,
 extern void mirror_set_state (struct dm_mirror *m, unsigned int leg,
                               enum dm_mirror_state state, const char *reason);
 
+/* A leg is not used any more, or has done by now what it was sent when it was. */
+extern void mirror_note_left (struct leg *l);
+/* Tell the log what a leg is like that is not used any more, if it has yet to be told. */
+extern void mirror_stamp_left (struct dm_mirror *m, unsigned int leg);
 /* Begin to recover a leg that is not used.  False if that cannot be now. */
 extern bool mirror_begin_recovery (struct dm_mirror *m, unsigned int leg);
 /* It lacks nothing any more: make it one in sync. */

@@ -407,18 +407,25 @@ mock_zero (struct block_device *bdev, uint64_t offset, uint64_t length)
                     offset, length);
 }
 
-/* A flush, as that of a file. */
-static int
-mock_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
+static void
+mock_glance (struct block_device *bdev, struct bdev_stamp *stamp)
 {
   struct mock *mock = to_mock (bdev);
-  int r = mock_flush (bdev);
 
   pthread_mutex_lock (&mock->lock);
   *stamp = (struct bdev_stamp) {
     .valid = true, .size = bdev->size, .mtime = mock->mtime,
   };
   pthread_mutex_unlock (&mock->lock);
+}
+
+/* A flush, as that of a file. */
+static int
+mock_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  int r = mock_flush (bdev);
+
+  mock_glance (bdev, stamp);
   return r;
 }
 
@@ -428,6 +435,7 @@ mock_hide_times (struct block_device *bdev)
   struct mock *mock = to_mock (bdev);
 
   mock->ops.stamp = NULL;
+  mock->ops.glance = NULL;
   mock->ops.touched = NULL;
 }
 
@@ -529,6 +537,7 @@ set_ops (struct mock *mock)
     mock->ops.extents = mock_extents;
   if (mock->options.has_stamp) {
     mock->ops.stamp = mock_stamp;
+    mock->ops.glance = mock_glance;
     mock->ops.touched = mock_touched;
   }
 }

@@ -639,6 +639,16 @@ bdev_revive (struct block_device *bdev)
   return 0;
 }
 
+void
+bdev_glance (struct block_device *bdev, struct bdev_stamp *stamp)
+{
+  struct sim_device *dev = (struct sim_device *) bdev;
+
+  *stamp = (struct bdev_stamp) {
+    .valid = !dev->remote, .size = bdev->size, .mtime = dev->mtime,
+  };
+}
+
 int
 bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
 {
@@ -652,9 +662,7 @@ bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp)
   if (connection_error (dev) != 0 || dev->flush_failed)
     return -EIO;
   sim_stabilize (dev, since);
-  stamp->valid = true;
-  stamp->size = bdev->size;
-  stamp->mtime = dev->mtime;
+  bdev_glance (bdev, stamp);
   sim_yield ();
   return 0;
 }

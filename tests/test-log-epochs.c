@@ -49,7 +49,7 @@ test_quiet_until_recovery (void)
   g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, 0);
   restart_from (&f, 1);
   g_assert_cmpuint (quiet_on (&f, 0), ==, 1);
-  g_assert_cmpint (dm_log_recover (f.log, 1), ==, 0);
+  g_assert_cmpint (dm_log_recover (f.log, 1, NULL), ==, 0);
   g_assert_cmpuint (quiet_on (&f, 0), ==, 0);
   close_logs (&f);
 }

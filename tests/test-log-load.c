@@ -642,7 +642,7 @@ step_recover (struct logs *f, struct model *m, struct rng *rng)
 
   if (state_of (f->log, leg) == DM_LOG_IN_SYNC)
     return true;
-  dm_log_recover (f->log, leg);
+  dm_log_recover (f->log, leg, NULL);
   end = rng_below (rng, 3) == 0 ? rng_below (rng, CHUNKS) : CHUNKS;
   for (i = 0; i < end; i++)
     m->lacks[leg][i] = false;

@@ -273,7 +273,7 @@ test_w3_state_is_durable_too (void)
   make_logs (&f, 1);
   g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, 0);
   write_chunk (f.log, 4);
-  dm_log_recover (f.log, 1);
+  dm_log_recover (f.log, 1, NULL);
   dm_log_copied (f.log, 1, 4, 5);
   g_assert_cmpint (dm_log_join (f.log, 1, NULL), ==, 0);
   g_assert_cmphex (word_on (&f, 0, LACKING_BLOCK (1)), ==, 1 << 4);
@@ -307,7 +307,7 @@ test_sets_come_before_clears (void)
   dm_log_clean_begin (f.log);
   clear_traces (&f);
   g_assert_cmpint (dm_log_drop (f.log, 1 << 0), ==, 0);
-  dm_log_recover (f.log, 0);
+  dm_log_recover (f.log, 0, NULL);
   g_assert_cmpint (dm_log_clean_end (f.log), ==, 0);
   assert_trace (&f, "W5 W1 W3 ");
 
@@ -480,7 +480,7 @@ race_to_drop (void *context)
     leg = 1 + rng_below (&rng, 2);
     g_assert_cmpint (dm_log_drop (log, 1UL << leg), ==, 0);
     g_usleep (300);
-    dm_log_recover (log, leg);
+    dm_log_recover (log, leg, NULL);
     for (first = 0; dm_log_next_lacking (log, 1UL << leg, &first, CHUNKS,
                                          &after, &lacking); first++) {
       pthread_mutex_lock (&race->chunks[first]);
@@ -565,7 +565,7 @@ test_s1_recovery (void)
   g_assert_cmpint (dm_log_drop (f.log, 1 << 1 | 1 << 2), ==, 0);
   write_chunk (f.log, 10);
   write_chunk (f.log, 11);
-  dm_log_recover (f.log, 2);
+  dm_log_recover (f.log, 2, NULL);
   g_assert_cmphex (begin_chunk (f.log, 70), ==, 1 << 1);
   dm_log_end (f.log, 70 * CHUNK, 1);
   g_assert_cmpuint (dm_log_lacking (f.log, 1), ==, 3);
@@ -610,7 +610,7 @@ test_s1_copied_is_durable_after_sync (void)
   make_logs (&f, 1);
   g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, 0);
   g_assert_cmpint (dm_log_lose (f.log, 1), ==, 0);
-  dm_log_recover (f.log, 1);
+  dm_log_recover (f.log, 1, NULL);
   dm_log_copied (f.log, 1, 0, 77);
   g_assert_cmpint (dm_log_sync (f.log), ==, 0);
   mock_power_cut (f.where[0].bdev, 1);
@@ -640,7 +640,7 @@ test_r2_unreconciled (void)
   g_assert_cmpuint (dm_log_next_unreconciled (f.log, 4, 80), ==, 80);
   dm_log_clean_begin (f.log);
   g_assert_cmpuint (dm_log_clean_begin (f.log), ==, 0);
-  dm_log_recover (f.log, 2);
+  dm_log_recover (f.log, 2, NULL);
   dm_log_copied (f.log, 2, 3, 4);
   g_assert_true (lacks (f.log, 2, 3));
   dm_log_reconciled (f.log, 3, 0);
@@ -683,7 +683,7 @@ test_add_legs (void)
   g_assert_cmpint (dm_log_add_leg (f.log, "/65.img", 1), ==, -ENOSPC);
   g_assert_cmphex (begin_chunk (f.log, 9), ==, ~0UL << 3);
   dm_log_end (f.log, 9 * CHUNK, 1);
-  dm_log_recover (f.log, 63);
+  dm_log_recover (f.log, 63, NULL);
   dm_log_copied (f.log, 63, 0, CHUNKS);
   g_assert_cmpint (dm_log_join (f.log, 63, NULL), ==, 0);
   g_assert_cmpint (dm_log_sync (f.log), ==, 0);
@@ -774,7 +774,7 @@ test_lease_is_renewed (void)
   pthread_mutex_unlock (&f.log->lock);
   begin_chunk (f.log, 2);
   assert_trace (&f, "");
-  dm_log_recover (f.log, 2);
+  dm_log_recover (f.log, 2, NULL);
   begin_chunk (f.log, 2);
   assert_trace (&f, "W0 ");
   g_assert_cmpuint (f.log->legs[2].until, >, soon);
@@ -864,7 +864,7 @@ test_stamps (void)
   g_assert_cmpuint (info.stamp.mtime, ==, 3000);
 
   g_assert_cmpint (dm_log_start (f.log, 1 << 2, 0), ==, 0);
-  dm_log_recover (f.log, 2);
+  dm_log_recover (f.log, 2, NULL);
   dm_log_copied (f.log, 2, 0, CHUNKS);
   g_assert_cmpint (dm_log_join (f.log, 2, &stamps[2]), ==, 0);
   g_assert_cmpuint (super_on (&f, 1).legs[2].stamp.mtime, ==, 5000);

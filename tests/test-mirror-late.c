@@ -153,7 +153,7 @@ test_restart_copied (struct volume *v, unsigned int unused)
 {
   volume_again (v, LEGS, SECTORS, CHUNK, BIT (0) | BIT (2), &volume_plain);
   volume_start_quiet (v);
-  dm_log_recover (v->log, 1);   /* as a copier does first */
+  dm_log_recover (v->log, 1, NULL);   /* as a copier does first */
   g_assert_cmpint (dm_log_keep_lease (v->log), ==, 0);
   volume_crash (v, 1);
   set_late (v, BIT (1));
@@ -173,7 +173,7 @@ test_restart_in_order (struct volume *v, unsigned int unused)
   set_late (v, BIT (1));
   v->legs[1]->late = 1000 * NSEC_PER_SEC;
   volume_start_quiet (v);
-  dm_log_recover (v->log, 1);
+  dm_log_recover (v->log, 1, NULL);
   g_assert_cmpint (dm_log_keep_lease (v->log), ==, 0);
   volume_stop (v);
   volume_start (v);

@@ -312,6 +312,96 @@ test_edited_failed (struct volume *v, unsigned int edited)
   check_edited (v, false, edited);
 }
 
+/* As before, and the server ends meanwhile: at once, or by a crash when it has recorded
+ * what the leg was like when it left.  NEVER: the leg had not been in sync before.
+ */
+enum left { ENDED = 1, CRASHED = 2, EDITED = 4, BY_ERROR = 8, NEVER = 16 };
+
+/* A new leg lacks only what cannot be read now. */
+static void
+recover_most (struct volume *v)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_stamped);
+  volume_fail (v, 0, MOCK_READ, EIO, 3 * CHUNK, 1);
+  volume_start (v);
+  volume_add_device (v, &volume_stamped);
+  /* By a clock that is wrong, so that it seems to be changed since it was added. */
+  mock_touch (v->legs[1], clock_date () + NSEC_PER_SEC);
+  add_leg (v, 1);
+  v->given |= BIT (1);
+  AWAIT (leg_lacks (v, 1) == CHUNK * SECTOR);
+  g_assert_cmpint (dm_log_sync (v->log), ==, 0);
+}
+
+static void
+leave (struct volume *v, enum left how)
+{
+  if (how & BY_ERROR) {
+    volume_kill (v, 1, MOCK_WRITE, EIO);
+    g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
+    volume_await_state (v, 1, DM_MIRROR_FAILED);
+  }
+  else {
+    g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+    g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
+  }
+  if (how & CRASHED)
+    AWAIT (log_stamp (v, 1) == volume_mtime (v, 1));
+  if (how & EDITED) {
+    g_usleep (1000);
+    mock_touch (v->legs[1], clock_date ());
+    leg_set (v, 1, 9, 5 * CHUNK, 1);
+  }
+  if (how & CRASHED)
+    volume_crash (v, 1);
+  else
+    volume_stop (v);
+}
+
+static void
+test_left (struct volume *v, unsigned int how)
+{
+  if (how & NEVER)
+    recover_most (v);
+  else {
+    volume_start_quiet (v);
+    g_assert_true (volume_write (v, 1, 0, SECTORS));
+    volume_stop (v);            /* so nothing is dirty */
+    volume_start (v);
+  }
+  leave (v, how);
+  volume_heal (v);
+  volume_clear_traces (v);
+  volume_start (v);
+  if (!(how & BY_ERROR))
+    add_leg (v, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, v->given);
+  g_assert_cmpuint (mock_changed (v->legs[1]), ==,
+                    (how & EDITED ? SECTORS : CHUNK) * SECTOR);
+}
+
+/* The server crashes while a leg recovers that had not been in sync before, and somebody
+ * puts an older file in its place, or does not.
+ */
+static void
+test_left_recovering (struct volume *v, unsigned int edited)
+{
+  recover_most (v);
+  volume_crash (v, 1);
+  if (edited) {
+    mock_touch (v->legs[1], clock_date () - 60 * NSEC_PER_SEC);
+    leg_set (v, 1, 9, 5 * CHUNK, 1);
+  }
+  volume_heal (v);
+  volume_clear_traces (v);
+  volume_start (v);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, v->given);
+  g_assert_cmpuint (mock_changed (v->legs[1]), ==,
+                    (edited ? SECTORS : CHUNK) * SECTOR);
+}
+
 /* The same with legs that have no times, as another disk or server may be in their
  * place: they are compared with one in sync, where they should be alike.
  */
@@ -414,6 +504,20 @@ static const struct volume_test tests[] = {
   { "s4-edited/by-user/not", test_edited_by_user, false, &volume_stamped },
   { "s4-edited/failed", test_edited_failed, true, &volume_stamped },
   { "s4-edited/failed/not", test_edited_failed, false, &volume_stamped },
+  { "s4-left/by-user/ended/edited", test_left, EDITED | ENDED, &volume_stamped },
+  { "s4-left/by-user/ended/not", test_left, ENDED, &volume_stamped },
+  { "s4-left/by-user/crashed/edited", test_left, EDITED | CRASHED, &volume_stamped },
+  { "s4-left/by-user/crashed/not", test_left, CRASHED, &volume_stamped },
+  { "s4-left/failed/ended/edited", test_left, BY_ERROR | EDITED | ENDED, &volume_stamped },
+  { "s4-left/failed/ended/not", test_left, BY_ERROR | ENDED, &volume_stamped },
+  { "s4-left/failed/crashed/edited", test_left, BY_ERROR | EDITED | CRASHED, &volume_stamped },
+  { "s4-left/failed/crashed/not", test_left, BY_ERROR | CRASHED, &volume_stamped },
+  { "s4-left/never-in-sync/ended/edited", test_left, NEVER | EDITED | ENDED, &volume_stamped },
+  { "s4-left/never-in-sync/ended/not", test_left, NEVER | ENDED, &volume_stamped },
+  { "s4-left/never-in-sync/crashed/edited", test_left, NEVER | EDITED | CRASHED, &volume_stamped },
+  { "s4-left/never-in-sync/crashed/not", test_left, NEVER | CRASHED, &volume_stamped },
+  { "s4-left/recovering/edited", test_left_recovering, true, &volume_stamped },
+  { "s4-left/recovering/not", test_left_recovering, false, &volume_stamped },
   { "s4-other-disk/by-user", test_other_by_user, BLANK, &volume_plain },
   { "s4-other-disk/by-user/not", test_other_by_user, THE_SAME,
     &volume_plain },

@@ -534,6 +534,24 @@ log_state (struct volume *v, unsigned int leg)
   return info.state;
 }
 
+uint64_t
+log_stamp (struct volume *v, unsigned int leg)
+{
+  struct dm_log_leg info;
+
+  dm_log_get_leg (v->log, leg, &info);
+  return info.stamp.valid ? info.stamp.mtime : 0;
+}
+
+uint64_t
+volume_mtime (struct volume *v, unsigned int leg)
+{
+  struct bdev_stamp stamp;
+
+  bdev_glance (v->legs[leg], &stamp);
+  return stamp.mtime;
+}
+
 void
 volume_clear_traces (struct volume *v)
 {
