@@ -232,9 +232,9 @@ extern void dm_log_rest (struct dm_log *log);
  * After a crash, or a write that has failed everywhere (R2, W4)
  */
 
-/* The next chunk in [first, end) that may differ between legs in sync, and has not
- * been made equal since; or end.  These stay dirty.  When the log is loaded it is what
- * is dirty, if several legs are in sync.
+/* The next chunk in [first, end) that may differ between legs in sync, or be one thing
+ * now and another after a crash, and has not been made equal, durably, since; or end.
+ * These stay dirty.  When the log is loaded it is what is dirty.
  */
 extern uint64_t dm_log_next_unreconciled (struct dm_log *log, uint64_t first,
                                           uint64_t end);

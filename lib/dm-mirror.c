@@ -123,7 +123,8 @@ init_condition (pthread_cond_t *cond)
 
 /* The last server may have failed to flush the only leg in sync, what it wrote may be in
  * a cache still, and nobody knows.  Its clients have heard of that, and what is written
- * from now on is kept or a flush fails: so nobody has to wait until it is rewritten.
+ * from now on is kept or a flush fails: so nobody has to wait until all is rewritten, but
+ * each chunk is before it is read (R2).
  */
 static void
 suspect_only_leg (struct dm_mirror *m)

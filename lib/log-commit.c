@@ -322,7 +322,7 @@ write_super (struct dm_log *log, unsigned long *copies, unsigned long failed)
       new_epoch (log);
     log->copy_missing = false;
     log->super.copies = numbers;
-    log->super.orderly = log->ended && !log_is_doubtful (log);
+    log->super.orderly = log->ended && !log->unseen && !log_is_doubtful (log);
     log->super.sequence++;
     failed = put_super (log, left & *copies);
     if (failed == 0)

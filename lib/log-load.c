@@ -297,6 +297,19 @@ leave_out_doubtful (struct finds *f)
     }
 }
 
+/* Is there no trace of a copy that was in use? */
+static bool
+has_not_seen_all (const struct finds *f)
+{
+  uint64_t unseen = f->ruling->super.copies;
+  const struct log_find *find;
+
+  for (find = f->find; find < f->find + f->n; find++)
+    if (find->what == LOG_FIND_VALID)
+      unseen &= ~(UINT64_C (1) << find->number);
+  return unseen != 0;
+}
+
 /*----------------------------------------------------------------------
  * Their blocks
  */
@@ -472,7 +485,7 @@ static void
 want (struct dm_log *log)
 {
   size_t bytes = log->g.map_words * sizeof (uint64_t);
-  unsigned int i, n, in_sync = 0;
+  unsigned int i, n;
 
   mask_map (log, &log->dirty);
   memcpy (log->dirty.wanted, log->dirty.disk, bytes);
@@ -481,10 +494,8 @@ want (struct dm_log *log)
     mask_map (log, &log->lacking[i]);
     memcpy (log->lacking[i].staged, log->lacking[i].disk, bytes);
     want_leg (log, i);
-    in_sync += log->legs[i].info.state == DM_LOG_IN_SYNC;
   }
-  if (in_sync > 1)
-    memcpy (log->unreconciled, log->dirty.disk, bytes);
+  memcpy (log->unreconciled, log->dirty.disk, bytes);
   n = log_used_blocks (&log->g, log->num_legs);
   for (i = LOG_DIRTY_AT; i < n; i++) {
     if (log_place (&log->g, i).type == LOG_LACKING)
@@ -633,6 +644,7 @@ load (struct finds *f)
   log->durable_sequence = super->sequence;
   log->starting = true;
   log->loaded = f->disorderly ? clock_now () : 0;
+  log->unseen = f->disorderly && has_not_seen_all (f);
   add_copies (f, log);
   if (log->current == 0)
     log_refuse (f->error, "log copy %s: it is smaller than it was: %u sectors are "

@@ -109,6 +109,8 @@ struct dm_log {
   bool ended;                   /* see dm_log_rest */
   bool told;                    /* of legs, what others may not know */
   uint64_t loaded;              /* clock_now; 0: the last server ended in order */
+  bool unseen;                  /* it did not, and a copy that it used was not found: nobody
+                                 * knows what is under way to that */
   /* One thread looks at copies that are not in use, or adds one, and owns them; it comes
    * before leading, and others wait for progress.
    */

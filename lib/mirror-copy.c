@@ -282,7 +282,7 @@ copy_locked (struct dm_mirror *m, const struct mirror_item *item,
 
   range_lock (&m->ranges, &range, sector, count);
   piece.targets = targets_of (m, item);
-  if (item->rewrite)
+  if (item->reconcile || item->rewrite)
     piece.rewritten = mirror_suspects (m);
   if (item->reconcile || item->rewrite)
     r = reconcile_piece (&piece, item);
@@ -323,7 +323,8 @@ mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
   uint64_t begun;
   int r = 0;
 
-  if (item->reconcile && COUNT (mirror_in_sync (m)) == 1)
+  if (item->reconcile && COUNT (mirror_in_sync (m)) == 1 &&
+      mirror_suspects (m) == 0)
     return 0;                   /* it only has to be flushed */
   for (; at < end; at += count) {
     if (paced && mirror_stopping (m))
@@ -372,6 +373,18 @@ flush_reconciled (struct dm_mirror *m, unsigned long legs)
   return mirror_flush_legs (m, legs) == 0 || mirror_cannot_flush (m) ? 0 : -EIO;
 }
 
+/* The only leg could not be written again: it can be read all the same, but no flush
+ * succeeds before it has been.
+ */
+static int
+do_without (struct dm_mirror *m)
+{
+  if (!mirror_cannot_flush (m))
+    return -EIO;
+  mirror_distrust (m, mirror_suspects (m));
+  return 0;
+}
+
 /* If a leg fails it is tried again with the others. */
 static int
 reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
@@ -393,6 +406,8 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
     if (r == 0)
       r = flush_reconciled (m, legs);
   } while (r < 0 && mirror_in_sync (m) != legs);
+  if (r < 0)
+    r = do_without (m);
   /* A leg that was dropped meanwhile must not be the source next time. */
   if (r == 0)
     r = mirror_settle (m);
@@ -435,6 +450,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     piece.count = MIN (MIRROR_PIECE, end - sector);
     range_lock (&m->ranges, &range, sector, piece.count);
     piece.targets = mirror_in_sync (m);
+    piece.rewritten = mirror_suspects (m);
     r = dm_log_begin (m->log, sector, piece.count, &absent);
     if (r == 0) {
       r = copy_piece (&piece);
@@ -442,8 +458,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     }
     range_unlock (&m->ranges, &range);
   }
-  if (r == 0)
-    r = flush_reconciled (m, legs);
+  r = r == 0 ? flush_reconciled (m, legs) : do_without (m);
   return r == 0 ? mirror_settle (m) : r;
 }
 

@@ -451,6 +451,15 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   return true;
 }
 
+void
+mirror_distrust (struct dm_mirror *m, unsigned long legs)
+{
+  pthread_mutex_lock (&m->state_lock);
+  FOR_EACH_LEG (i, legs & m->suspects)
+    set_member (&m->unflushed, i, true);
+  pthread_mutex_unlock (&m->state_lock);
+}
+
 /* One that has left the sets, or has come back, is none already. */
 void
 mirror_trust (struct dm_mirror *m, unsigned long legs)

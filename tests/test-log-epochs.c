@@ -457,6 +457,34 @@ test_late_orderly (void)
   close_logs (&f);
 }
 
+/* A server that has not seen a copy does not know what the one before it, which crashed,
+ * has sent there: the next must not think that nothing is under way, but the one after
+ * it may.
+ */
+static void
+test_late_unseen (void)
+{
+  struct logs f;
+
+  make_logs (&f, 3);
+  set_late (&f, 1 << 2);
+  write_chunk (f.log, 1);
+  restart_from (&f, 3);
+  end_in_order (&f);
+  g_assert_false (super_on (&f, 0).orderly);
+  restart_from (&f, 7);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  log_lines_clear ();
+  end_in_order (&f);
+  g_assert_false (super_on (&f, 0).orderly); /* it ends before it is sure */
+  f.where[2].bdev->late = 0;
+  restart_from (&f, 7);
+  end_in_order (&f);
+  g_assert_true (super_on (&f, 0).orderly);
+  log_lines_clear ();
+  close_logs (&f);
+}
+
 /* A connection was lost in the middle of a write: another does not bring the copy back
  * before that write can no longer be done.
  */
@@ -499,6 +527,7 @@ main (int argc, char *argv[])
   g_test_add_func ("/log-epochs/s5-late-copy", test_late_copy);
   g_test_add_func ("/log-epochs/s5-late-copies", test_late_copies);
   g_test_add_func ("/log-epochs/s5-late-orderly", test_late_orderly);
+  g_test_add_func ("/log-epochs/s5-late-unseen", test_late_unseen);
   g_test_add_func ("/log-epochs/s5-late-connection", test_late_connection);
   return g_test_run ();
 }

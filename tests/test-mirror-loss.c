@@ -721,6 +721,35 @@ test_quorum_holes (struct volume *v, unsigned int unused)
   g_assert_cmpuint (mock_count (v->legs[0], MOCK_PUNCH), >, 0);
 }
 
+/* The next server knows nothing of that.  What it has let a client read stays, if a flush
+ * of it has succeeded since; if the leg cannot be written then, it does not.
+ */
+static void
+test_quorum_read (struct volume *v, unsigned int ops)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write_fua (v, 1, 0, 2));
+  g_assert_true (volume_write (v, 2, 0, 2));
+  volume_fail (v, 0, MOCK_FLUSH, EIO, 0, 0);
+  g_assert_false (volume_flush (v));
+  volume_stop (v);
+  volume_heal (v);
+  volume_start_quiet (v);
+  if (ops != 0)
+    volume_fail (v, 0, ops, EIO, 0, 0);
+  g_assert_cmpint (volume_read (v, 0), ==, 2);
+  if (ops != 0) {
+    g_assert_false (volume_flush (v));
+    volume_heal (v);
+    AWAIT (volume_flush (v));
+  }
+  g_assert_true (volume_flush (v));
+  volume_crash (v, 1);
+  g_assert_cmpint (leg_byte (v, 0, 0), ==, 2);
+  g_assert_cmpint (leg_byte (v, 0, 1), ==, 2);
+}
+
 /*----------------------------------------------------------------------
  * Copies of the log
  */
@@ -875,6 +904,11 @@ static const struct volume_test tests[] = {
   { "f1-quorum/alike/1", test_quorum_alike, 1, &volume_plain },
   { "f1-quorum/recovering", test_quorum_recovering, 0, &volume_plain },
   { "f1-quorum/bad-block", test_quorum_bad_block, 0, &volume_plain },
+  { "f1-quorum/read", test_quorum_read, 0, &volume_plain },
+  { "f1-quorum/read/not-written", test_quorum_read, MOCK_WRITE,
+    &volume_plain },
+  { "f1-quorum/read/not-flushed", test_quorum_read, MOCK_FLUSH,
+    &volume_plain },
   { "f1-quorum/holes", test_quorum_holes, 0, &volume_plain },
   { "quorum/1", test_quorum, 1, &volume_plain },
   { "quorum/2", test_quorum, 2, &volume_plain },
