@@ -262,6 +262,28 @@ test_lost_crash (struct volume *v, unsigned int leg)
   g_assert_true (log_lacks (v, leg, 3));
 }
 
+/* A leg that the last server did not write is in no doubt, whatever became of that. */
+static void
+test_not_written (struct volume *v, unsigned int crashed)
+{
+  v->legs[1]->late = 1000 * NSEC_PER_SEC;
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_stop (v);
+  v->given = BIT (0) | BIT (2);
+  v->options.degraded = true;
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 2, AT, 1));
+  g_assert_true (volume_flush (v));
+  if (crashed)
+    volume_crash (v, 1);
+  else
+    volume_stop (v);
+  v->given = ALL_LEGS;
+  volume_start (v);
+  assert_right (v, 2);
+}
+
 static const struct volume_test tests[] = {
   { "s5-restart/one", test_restart, BIT (0), &volume_plain },
   { "s5-restart/two", test_restart, BIT (1) | BIT (2), &volume_plain },
@@ -270,6 +292,8 @@ static const struct volume_test tests[] = {
   { "s5-restart/quorum-read", test_restart_quorum, false, &volume_plain },
   { "s5-restart/quorum-write", test_restart_quorum, true, &volume_plain },
   { "s5-restart/in-order", test_restart_in_order, 0, &volume_plain },
+  { "s5-restart/not-written", test_not_written, false, &volume_plain },
+  { "s5-restart/not-written/crash", test_not_written, true, &volume_plain },
   { "s5-restart/missing", test_restart_missing, 0, &volume_plain },
   { "s5-restart/source", test_restart_source, 0, &volume_plain },
   { "s5-restart/copied", test_restart_copied, 0, &volume_plain },

@@ -687,6 +687,26 @@ test_quorum_recovering (struct volume *v, unsigned int unused)
   assert_durable (v, BIT (1));
 }
 
+/* ... although it can be flushed again, as long as it could not be written again.  No log
+ * says then that both are in sync.
+ */
+static void
+test_quorum_recovered (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  fail_flush_once (v, BIT (0));
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  g_assert_false (volume_flush (v));
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
+  volume_await_state (v, 1, DM_MIRROR_IN_SYNC);
+  volume_crash (v, 1);
+  volume_load (v);
+  g_assert_cmpint (log_state (v, 0), !=, DM_LOG_IN_SYNC);
+  g_assert_cmpint (log_state (v, 1), ==, DM_LOG_IN_SYNC);
+}
+
 /* A block that nobody can read is in nobody's way. */
 static void
 test_quorum_bad_block (struct volume *v, unsigned int unused)
@@ -903,6 +923,7 @@ static const struct volume_test tests[] = {
   { "f1-quorum/alike/0", test_quorum_alike, 0, &volume_plain },
   { "f1-quorum/alike/1", test_quorum_alike, 1, &volume_plain },
   { "f1-quorum/recovering", test_quorum_recovering, 0, &volume_plain },
+  { "f1-quorum/recovered", test_quorum_recovered, 0, &volume_plain },
   { "f1-quorum/bad-block", test_quorum_bad_block, 0, &volume_plain },
   { "f1-quorum/read", test_quorum_read, 0, &volume_plain },
   { "f1-quorum/read/not-written", test_quorum_read, MOCK_WRITE,
