@@ -179,6 +179,7 @@ dm_mirror_free (struct dm_mirror *m)
     mirror_clean (m);
     if (!dm_log_is_dirty (m->log))
       mirror_stamp (m);
+    mirror_leave_recovering (m);
     for (i = 0; i < m->num_legs; i++)
       mirror_stamp_left (m, i);
     dm_log_sync (m->log);       /* so that nothing but the superblock is left */

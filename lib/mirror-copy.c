@@ -243,11 +243,14 @@ copy_piece (const struct piece *p)
   return r;
 }
 
-/* Which legs an item is to be written to. */
+/* Which legs an item is to be written to.  What a suspect shows now may be less than when
+ * others were recovered from it.
+ */
 static unsigned long
 targets_of (const struct dm_mirror *m, const struct mirror_item *item)
 {
-  return item->reconcile || item->rewrite ? mirror_in_sync (m) :
+  return item->rewrite ? mirror_used (m) :
+    item->reconcile ? mirror_in_sync (m) :
     item->lacking & mirror_recovering (m);
 }
 

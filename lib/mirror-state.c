@@ -609,6 +609,22 @@ mirror_stamp_left (struct dm_mirror *m, unsigned int leg)
     __atomic_store_n (&l->unstamped, true, __ATOMIC_RELAXED);
 }
 
+void
+mirror_leave_recovering (struct dm_mirror *m)
+{
+  unsigned long legs = 0;
+
+  pthread_mutex_lock (&m->state_lock);
+  FOR_EACH_LEG (i, mirror_recovering (m))
+    if (bdev_shows_changes (m->legs[i].region.bdev)) {
+      mirror_set_state (m, i, DM_MIRROR_OUT_OF_SYNC, "the server ends");
+      legs |= 1UL << i;
+    }
+  if (legs != 0)
+    dm_log_drop (m->log, legs);
+  pthread_mutex_unlock (&m->state_lock);
+}
+
 /*----------------------------------------------------------------------
  * Recovering
  */

@@ -272,6 +272,8 @@ extern void mirror_set_state (struct dm_mirror *m, unsigned int leg,
 
 /* A leg is not used any more, or has done by now what it was sent when it was. */
 extern void mirror_note_left (struct leg *l);
+/* Nobody writes any more: those that are recovered are used no longer either. */
+extern void mirror_leave_recovering (struct dm_mirror *m);
 /* Tell the log what a leg is like that is not used any more, if it has yet to be told. */
 extern void mirror_stamp_left (struct dm_mirror *m, unsigned int leg);
 /* Begin to recover a leg that is not used.  False if that cannot be now. */

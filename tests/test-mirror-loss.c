@@ -707,6 +707,30 @@ test_quorum_recovered (struct volume *v, unsigned int unused)
   g_assert_cmpint (log_state (v, 1), ==, DM_LOG_IN_SYNC);
 }
 
+/* It shows something else by then than when it was copied from: that gets to the other, too.
+ */
+static void
+test_quorum_shows_less (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  fail_flush_once (v, BIT (0));
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  volume_fail (v, 0, MOCK_READ, EIO, 5 * CHUNK, 1);
+  g_assert_false (volume_flush (v));
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
+  AWAIT (leg_lacks (v, 1) == CHUNK * SECTOR);
+  g_assert_cmpint (leg_byte (v, 1, 0), ==, 1);
+  leg_set (v, 0, 7, 0, 1);
+  volume_heal (v);
+  volume_fail (v, 0, MOCK_READ, EIO, 5 * CHUNK, 1);
+  AWAIT (log_lines_count ("*has been flushed, with all*") == 1);
+  volume_heal (v);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, BIT (0) | BIT (1));
+}
+
 /* A block that nobody can read is in nobody's way. */
 static void
 test_quorum_bad_block (struct volume *v, unsigned int unused)
@@ -924,6 +948,7 @@ static const struct volume_test tests[] = {
   { "f1-quorum/alike/1", test_quorum_alike, 1, &volume_plain },
   { "f1-quorum/recovering", test_quorum_recovering, 0, &volume_plain },
   { "f1-quorum/recovered", test_quorum_recovered, 0, &volume_plain },
+  { "f1-quorum/shows-less", test_quorum_shows_less, 0, &volume_plain },
   { "f1-quorum/bad-block", test_quorum_bad_block, 0, &volume_plain },
   { "f1-quorum/read", test_quorum_read, 0, &volume_plain },
   { "f1-quorum/read/not-written", test_quorum_read, MOCK_WRITE,

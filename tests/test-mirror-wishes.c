@@ -381,16 +381,21 @@ test_left (struct volume *v, unsigned int how)
                     (how & EDITED ? SECTORS : CHUNK) * SECTOR);
 }
 
-/* The server crashes while a leg recovers that had not been in sync before, and somebody
- * puts an older file in its place, or does not.
+/* The server ends while a leg recovers that had not been in sync before, and somebody
+ * writes to it at once; or it crashes, and somebody puts an older file in its place.
  */
 static void
-test_left_recovering (struct volume *v, unsigned int edited)
+test_left_recovering (struct volume *v, unsigned int how)
 {
   recover_most (v);
-  volume_crash (v, 1);
-  if (edited) {
-    mock_touch (v->legs[1], clock_date () - 60 * NSEC_PER_SEC);
+  if (how & CRASHED)
+    volume_crash (v, 1);
+  else
+    volume_stop (v);
+  if (how & EDITED) {
+    g_usleep (1000);
+    mock_touch (v->legs[1], clock_date () -
+                (how & CRASHED ? 60 * NSEC_PER_SEC : 0));
     leg_set (v, 1, 9, 5 * CHUNK, 1);
   }
   volume_heal (v);
@@ -399,7 +404,7 @@ test_left_recovering (struct volume *v, unsigned int edited)
   volume_await_in_sync (v);
   volume_assert_alike (v, v->given);
   g_assert_cmpuint (mock_changed (v->legs[1]), ==,
-                    (edited ? SECTORS : CHUNK) * SECTOR);
+                    (how & EDITED ? SECTORS : CHUNK) * SECTOR);
 }
 
 /* The same with legs that have no times, as another disk or server may be in their
@@ -516,8 +521,14 @@ static const struct volume_test tests[] = {
   { "s4-left/never-in-sync/ended/not", test_left, NEVER | ENDED, &volume_stamped },
   { "s4-left/never-in-sync/crashed/edited", test_left, NEVER | EDITED | CRASHED, &volume_stamped },
   { "s4-left/never-in-sync/crashed/not", test_left, NEVER | CRASHED, &volume_stamped },
-  { "s4-left/recovering/edited", test_left_recovering, true, &volume_stamped },
-  { "s4-left/recovering/not", test_left_recovering, false, &volume_stamped },
+  { "s4-left/recovering/ended/edited", test_left_recovering, EDITED | ENDED,
+    &volume_stamped },
+  { "s4-left/recovering/ended/not", test_left_recovering, ENDED,
+    &volume_stamped },
+  { "s4-left/recovering/crashed/edited", test_left_recovering,
+    EDITED | CRASHED, &volume_stamped },
+  { "s4-left/recovering/crashed/not", test_left_recovering, CRASHED,
+    &volume_stamped },
   { "s4-other-disk/by-user", test_other_by_user, BLANK, &volume_plain },
   { "s4-other-disk/by-user/not", test_other_by_user, THE_SAME,
     &volume_plain },
