@@ -134,6 +134,24 @@ sim_device_blank (struct sim_device *dev)
 }
 
 void
+sim_edit (struct sim_device *dev, uint32_t sector, uint32_t count)
+{
+  uint32_t end = MIN (sector + count, dev->sectors);
+
+  sim_trace ("%s: others write %u+%u", dev->name, sector - dev->start,
+             end - sector);
+  for (; sector < end; sector++) {
+    dev->num_bad -= (dev->flags[sector] & SIM_BAD) != 0;
+    dev->flags[sector] &= ~SIM_BAD;
+    dev->flags[sector] |= SIM_ALLOCATED;
+    dev->cached[sector] = dev->stable[sector] = SIM_FOREIGN + sector;
+  }
+  dev->mtime = dev->stable_mtime = sim_date ();
+  dev->mtime_kept = false;
+  dev->edited = true;
+}
+
+void
 sim_devices_update (void)
 {
   struct sim_device *dev;

@@ -15,6 +15,7 @@
 #include <glib.h>
 
 #include "clock.h"
+#include "mirror.h"
 #include "sim-plan.h"
 
 /*----------------------------------------------------------------------
@@ -237,6 +238,123 @@ sim_bad_luck (void *unused)
 }
 
 /*----------------------------------------------------------------------
+ * Others, who write to files that are legs
+ *
+ * The library notices by size and time.  It cannot in the seconds of the lease after the
+ * last write of a server that has crashed, nor in those that writes to a leg that leaves
+ * may take to arrive, nor if the clock is wrong: what is done then is not simulated.
+ */
+
+#define LEASE (UINT64_C (16) * NSEC_PER_SEC)
+#define LATE (UINT64_C (1100) * 1000 * 1000)
+
+/* True to have legs edited as well that the log knows no time of: those that have never
+ * been in sync.
+ */
+#define EDIT_UNSTAMPED false
+/* True to have legs edited that were recovering when the server ended properly, soon
+ * after that: the log keeps their lease.
+ */
+#define EDIT_RECOVERING false
+
+unsigned long
+sim_edited (void)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 && legs[i]->edited)
+      set |= 1UL << legs[i]->leg;
+  return set;
+}
+
+static bool
+is_used (const struct sim_device *dev)
+{
+  enum dm_mirror_state state = mirror->legs[dev->leg].state;
+
+  return state == DM_MIRROR_IN_SYNC || state == DM_MIRROR_RECOVERING;
+}
+
+void
+sim_note_looked (unsigned long set)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 &&
+        (set & 1UL << legs[i]->leg || (mirror != NULL && is_used (legs[i]))))
+      legs[i]->edited = false;
+}
+
+/* Can it be known later what it was like? */
+static bool
+can_edit (const struct sim_device *dev)
+{
+  struct sim_record record;
+
+  if (dev == NULL || dev->leg < 0 || dev->remote || plan.clock_jumps)
+    return false;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  return record.stamped & 1UL << dev->leg ||
+    (EDIT_UNSTAMPED && !sim_in_sync (&record, dev));
+}
+
+static void
+edit (struct sim_device *dev, enum sim_event event)
+{
+  uint32_t first = dev->start + sim_pick (0, plan.sectors - 1);
+
+  sim_count (event);
+  if (sim_chance (&sim_plan, 50))
+    sim_edit (dev, dev->start, plan.sectors);
+  else
+    sim_edit (dev, first, sim_pick (1, 64));
+}
+
+void
+sim_edit_unserved (bool in_order)
+{
+  struct sim_device *dev = legs[sim_below (&sim_plan, plan.num_legs)];
+  struct sim_record record;
+
+  if (!sim_chance (&sim_plan, 20) || !can_edit (dev))
+    return;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  /* Who has edited all has nothing left to be copied from. */
+  if ((record.in_sync & ~sim_edited () & ~(1UL << dev->leg)) == 0 &&
+      sim_chance (&sim_plan, 80))
+    return;
+  if (!in_order || record.dirty ||
+      (!EDIT_RECOVERING && !sim_in_sync (&record, dev)))
+    sim_now += LEASE;
+  edit (dev, SIM_EDIT_UNSERVED);
+}
+
+/* One that the mirror does not use: it was lost, and nobody can reach it just now. */
+static void
+edit_lost (void)
+{
+  struct sim_device *dev = NULL;
+  struct sim_record record;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS && dev == NULL; i++)
+    if (legs[i] != NULL && legs[i]->bdev.failed)
+      dev = legs[i];
+  if (dev != NULL)
+    sim_sleep (LATE);
+  if (!can_edit (dev) || !dev->bdev.failed || is_used (dev) ||
+      mirror->legs[dev->leg].state == DM_MIRROR_MISSING ||
+      sim_date () < mirror->legs[dev->leg].left + LATE)
+    return;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  if (!sim_in_sync (&record, dev))
+    edit (dev, SIM_EDIT_LOST);
+}
+
+/*----------------------------------------------------------------------
  * The user
  */
 
@@ -290,6 +408,7 @@ static void
 fail_leg (void)
 {
   struct sim_device *dev = legs[sim_below (&sim_plan, plan.num_legs)];
+  int r;
 
   if (dev->leg < 0)
     return;
@@ -297,9 +416,13 @@ fail_leg (void)
   dev->faulty = true;
   sim_update_losses ();
   dev->leaving = true;
-  dm_mirror_fail (mirror, dev->leg);
+  r = dm_mirror_fail (mirror, dev->leg);
   dev->leaving = false;
   sim_pause ();
+  if (r == 0 && can_edit (dev) && sim_chance (&sim_plan, 40)) {
+    sim_sleep (LATE);
+    edit (dev, SIM_EDIT_WISHED);
+  }
   if (sim_chance (&sim_plan, 60) && dev->present) {
     sim_trace ("user: add leg %u again", dev->number);
     sim_add_leg (dev);
@@ -341,7 +464,7 @@ sim_user (void *unused)
 
   for (i = 0; i < n; i++) {
     sim_pause ();
-    switch (sim_below (&sim_plan, 6)) {
+    switch (sim_below (&sim_plan, 7)) {
     case 0:
       fail_leg ();
       break;
@@ -354,6 +477,9 @@ sim_user (void *unused)
       break;
     case 3:
       look ();
+      break;
+    case 4:
+      edit_lost ();
       break;
     default:
       sim_sleep (sim_next (&sim_plan) % UINT64_C (10000000000));

@@ -320,7 +320,7 @@ are_right (unsigned long set)
 
   sim_record_read (&truth, false, SIM_ALL_COPIES);
   for (i = 0; i < SIM_MAX_LEGS; i++) {
-    if (!is_in (legs[i], truth.in_sync))
+    if (!is_in (legs[i], truth.in_sync & ~sim_edited ()))
       continue;
     for (j = 0; j < SIM_MAX_LEGS; j++)
       if (is_in (legs[j], set) && !have_the_same (legs[i], legs[j]))
@@ -336,20 +336,21 @@ are_right (unsigned long set)
  * was in use, it may still start if the legs prove that this does not
  * matter.  A write in flight when the clock is set on, or what a power cut leaves of the
  * times then, may seem to be somebody else's: then it need not start, and that is the
- * end.
+ * end.  So it is if somebody else has written to all legs in sync.
  */
 static void
 judge_start (const struct sim_record *seen, const char *error)
 {
-  unsigned long there = legs_present ();
+  unsigned long there = legs_present (), edited = sim_edited ();
   bool started = mirror != NULL;
   const char *because = NULL;
+  struct sim_record truth;
 
-  if ((seen->in_sync & there) == 0)
-    because = "no leg in sync is there";
+  if ((seen->in_sync & there & ~edited) == 0)
+    because = "no leg in sync is there that only the mirror has written";
   else if (seen->in_sync & ~there && !phase.degraded)
     because = "a leg in sync is missing, and nobody said degraded";
-  else if (phase.stale && !are_right (seen->in_sync & there))
+  else if (phase.stale && !are_right (seen->in_sync & there & ~edited))
     because = "all copies of the log that are there are outdated";
   if (started && because != NULL && !phase.trouble)
     sim_fail ("S2: it starts although %s", because);
@@ -361,6 +362,11 @@ judge_start (const struct sim_record *seen, const char *error)
   if (!started)
     sim_trace ("not started: %s", error);
   phase.over = phase.over || (!started && plan.clock_jumps);
+  sim_record_read (&truth, false, SIM_ALL_COPIES);
+  if (!started && (truth.in_sync & ~edited) == 0) {
+    sim_count (SIM_EDIT_REFUSED);
+    phase.over = true;
+  }
 }
 
 /* Legs that the mirror believes.  With the user's word, if a copy of the log is
@@ -420,7 +426,9 @@ start_mirror (void)
   if (mirror == NULL)
     phase.over = false;
   judge_start (&record, error);
-  phase.in_sync = record.in_sync & legs_present ();
+  phase.in_sync = record.in_sync & legs_present () & ~sim_edited ();
+  if (mirror != NULL)
+    sim_note_looked (legs_present ());
   if (mirror != NULL && record.missing && phase.degraded)
     phase.in_sync &= believed_legs ();
   else if (mirror != NULL)
@@ -437,9 +445,11 @@ static void
 shut_down (void)
 {
   uint64_t begun = sim_flush_begin ();
+  struct dm_mirror *ending = mirror;
 
-  dm_mirror_free (mirror);
+  sim_note_looked (0);
   mirror = NULL;
+  dm_mirror_free (ending);
   if (sim_must_succeed ())
     sim_flush_end (begun, SIM_ALL_CLIENTS);
   else
@@ -466,7 +476,7 @@ serve (void)
     phase.ended = true;
   }
   else if (mirror != NULL)
-    dm_mirror_free (mirror);
+    dm_mirror_free (g_steal_pointer (&mirror));
   dm_log_free (mirror_log);
 }
 
@@ -576,6 +586,7 @@ cut (void)
     if (power || sim_chance (&sim_plan, 10))
       sim_lose_cache (sim_devices[i]);
   forget_failures ();
+  sim_note_looked (0);
   if (phase.created)
     sim_check_cut ();
   sim_oracle_cut (power);
@@ -614,6 +625,8 @@ run_phase (bool last, uint64_t cut_at)
     sim_first_phase = sim_steps;
   phase.number++;
   sim_now += NSEC_PER_SEC * sim_pick (1, 100);
+  if (phase.created && !last)
+    sim_edit_unserved (phase.ended && sim_must_succeed ());
   if (plan.clock_jumps && sim_chance (&sim_plan, 50))
     sim_set_clock ();
 }

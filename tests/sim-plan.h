@@ -54,6 +54,15 @@ extern void sim_add_leg (struct sim_device *dev);
 /* Somebody sets the clock, right or wrong. */
 extern void sim_set_clock (void);
 
+/* Others write to legs while no server runs; IN_ORDER: the last one ended properly. */
+extern void sim_edit_unserved (bool in_order);
+/* Legs to which others have written, and that the mirror has not looked at since: by
+ * number in the log.
+ */
+extern unsigned long sim_edited (void);
+/* The mirror has looked at those that it uses, and these. */
+extern void sim_note_looked (unsigned long set);
+
 /* Is it in sync, by what the log says? */
 extern bool sim_in_sync (const struct sim_record *record,
                          const struct sim_device *dev);

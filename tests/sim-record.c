@@ -155,10 +155,12 @@ summarize (struct sim_record *record, const struct log_super *super)
 
   record->valid = true;
   record->num_legs = super->num_legs;
-  record->in_sync = 0;
-  for (i = 0; i < super->num_legs; i++)
+  for (i = 0; i < super->num_legs; i++) {
     if (super->legs[i].state == DM_LOG_IN_SYNC)
       record->in_sync |= 1UL << i;
+    if (super->legs[i].stamp.valid)
+      record->stamped |= 1UL << i;
+  }
 }
 
 /* What is read now, of one copy. */
@@ -182,6 +184,13 @@ label_of (const struct sim_device *dev, const struct log_super *super)
                         &number, &state, checksum ()) != LOG_VALID)
     return 0;
   return UINT64_C (1) << number;
+}
+
+static bool
+any_dirty (const struct decoded *d)
+{
+  return !d->dirty_valid ||
+    log_next_bit (d->dirty, 0, LOG_BLOCK_BITS) < LOG_BLOCK_BITS;
 }
 
 void
@@ -212,8 +221,10 @@ sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
     if (!stable)
       labels |= label_of (dev, &newest->super);
     if (d[dev->number]->valid &&
-        d[dev->number]->super.epoch == newest->super.epoch)
+        d[dev->number]->super.epoch == newest->super.epoch) {
       record->current |= 1UL << dev->number;
+      record->dirty = record->dirty || (stable && any_dirty (d[dev->number]));
+    }
   }
   record->missing = !stable && (newest->super.copies & ~labels) != 0;
 }
@@ -267,11 +278,13 @@ sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
     }
 }
 
-/* The leg's chunk, if it counts as right. */
+/* The leg's chunk, if it counts as right: not if others have written to it, until the
+ * mirror has had a look at it.
+ */
 static bool
 has (const struct decoded *d, const struct sim_device *dev, uint64_t chunk)
 {
-  return dev->kind == SIM_LEG && dev->leg >= 0 &&
+  return dev->kind == SIM_LEG && dev->leg >= 0 && !dev->edited &&
     (unsigned) dev->leg < d->super.num_legs && !lacks (d, dev->leg, chunk);
 }
 

@@ -79,6 +79,18 @@ extern struct sim_rng sim_schedule, sim_media, sim_plan;
  * Findings and the trace
  */
 
+/* What a history can have in it, counted over all of them, so that a kind that
+ * never happens is seen.  test-sim.c has their names.
+ */
+enum sim_event {
+  SIM_EDIT_UNSERVED,
+  SIM_EDIT_WISHED,
+  SIM_EDIT_LOST,
+  SIM_EDIT_REFUSED,
+  SIM_EVENTS
+};
+extern void sim_count (enum sim_event event);
+
 /* Something is wrong: ends the history. */
 extern void sim_fail (const char *fmt, ...)
   __attribute__ ((__noreturn__, __format__ (__printf__, 1, 2)));
@@ -154,6 +166,7 @@ enum sim_kind { SIM_LEG, SIM_COPY };
  * else the number of the write that wrote it.
  */
 typedef uint32_t sim_value;
+#define SIM_FOREIGN (UINT32_C (1) << 31) /* from this on: written by others */
 
 /* Kinds of operations that can fail, a set. */
 enum {
@@ -201,6 +214,7 @@ struct sim_device {
   bool leaving;                 /* the user is about to fail it */
   bool lost;                    /* its cache, and the mirror goes on with it */
   unsigned int losses;          /* how often */
+  bool edited;                  /* by others, since the mirror looked at it */
 };
 
 #define SIM_DIRTY 1
@@ -221,6 +235,8 @@ extern void sim_device_mend (struct sim_device *dev);
 /* As if just opened, with nothing wrong. */
 extern void sim_device_heal (struct sim_device *dev);
 extern void sim_device_blank (struct sim_device *dev);
+/* Somebody else writes to a file: its data and its time are changed, durably. */
+extern void sim_edit (struct sim_device *dev, uint32_t sector, uint32_t count);
 /* What is offline and can be reached again is, and what is late is done. */
 extern void sim_devices_update (void);
 
@@ -335,6 +351,8 @@ struct sim_record {
   unsigned long current;        /* copies, a set */
   unsigned int num_legs;
   unsigned long in_sync;        /* legs, by number in the log */
+  unsigned long stamped;        /* the same: it knows what they were like */
+  bool dirty;                   /* a chunk is, says a current copy; if STABLE */
   bool missing;                 /* not STABLE: copies that were in use, last */
 };
 
