@@ -452,6 +452,13 @@ sim_run_clients (void)
     sim_sleep (sim_next (&sim_plan) % UINT64_C (20000000000));
 }
 
+static bool
+is_left_out (const struct dm_mirror_leg_status *status)
+{
+  return status->state == DM_MIRROR_MISSING ||
+    (status->state == DM_MIRROR_FAILED && status->by_user);
+}
+
 static void
 add_failed_legs (void)
 {
@@ -461,8 +468,7 @@ add_failed_legs (void)
   dm_mirror_get_status (mirror, &status);
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i]->leg >= 0 &&
-        status.legs[legs[i]->leg].state == DM_MIRROR_FAILED &&
-        status.legs[legs[i]->leg].by_user)
+        is_left_out (&status.legs[legs[i]->leg]))
       sim_add_leg (legs[i]);
   dm_mirror_status_clear (&status);
 }
@@ -483,6 +489,9 @@ sim_settle (void)
   unsigned int i;
 
   sim_oracle_weak (false);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL)
+      legs[i]->present = true;
   add_failed_legs ();
   read_all ();
   for (i = 0; i < PATIENCE && !dm_mirror_is_in_sync (mirror); i++)

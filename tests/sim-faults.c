@@ -15,6 +15,7 @@
 #include <glib.h>
 
 #include "clock.h"
+#include "log-private.h"
 #include "mirror.h"
 #include "sim-plan.h"
 
@@ -277,6 +278,13 @@ is_used (const struct sim_device *dev)
   return state == DM_MIRROR_IN_SYNC || state == DM_MIRROR_RECOVERING;
 }
 
+/* What was seen is durable, or nothing is written before it is. */
+static bool
+was_looked_at (const struct sim_device *dev)
+{
+  return mirror != NULL && is_used (dev) && !mirror->log->dead;
+}
+
 void
 sim_note_looked (unsigned long set)
 {
@@ -284,8 +292,9 @@ sim_note_looked (unsigned long set)
 
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i]->leg >= 0 &&
-        (set & 1UL << legs[i]->leg || (mirror != NULL && is_used (legs[i]))))
-      legs[i]->edited = false;
+        ((!legs[i]->remote && set & 1UL << legs[i]->leg) ||
+         was_looked_at (legs[i])))
+      legs[i]->edited = legs[i]->behind = false;
 }
 
 /* Can it be known later what it was like? */
@@ -297,7 +306,7 @@ can_edit (const struct sim_device *dev)
   if (dev == NULL || dev->leg < 0 || dev->remote || plan.clock_jumps)
     return false;
   sim_record_read (&record, true, SIM_ALL_COPIES);
-  return record.stamped & 1UL << dev->leg ||
+  return record.stamp[dev->leg] != 0 ||
     (EDIT_UNSTAMPED && !sim_in_sync (&record, dev));
 }
 
@@ -306,8 +315,19 @@ edit (struct sim_device *dev, enum sim_event event)
 {
   uint32_t first = dev->start + sim_pick (0, plan.sectors - 1);
 
+  unsigned int kind = sim_below (&sim_plan, 8);
+
   sim_count (event);
-  if (sim_chance (&sim_plan, 50))
+  if (kind == 0) {
+    sim_count (SIM_BLANK_LEG);
+    sim_device_blank (dev);
+    sim_edited_now (dev);
+  }
+  else if (kind == 1 && dev->saved) {
+    sim_set_back (dev);
+    sim_edited_now (dev);
+  }
+  else if (kind < 4)
     sim_edit (dev, dev->start, plan.sectors);
   else
     sim_edit (dev, first, sim_pick (1, 64));
@@ -331,6 +351,276 @@ sim_edit_unserved (bool in_order)
     sim_now += LEASE;
   edit (dev, SIM_EDIT_UNSERVED);
 }
+
+/*----------------------------------------------------------------------
+ * What is not what it was: blank, or an older state of itself
+ *
+ * There is always a copy of the log that knows all; without one there is nothing by
+ * which the library could know better.  After a crash a leg that was set back with its
+ * time can be known by another that was written since; one without others cannot, nor
+ * one to a time within the lease.  A remote leg, which has no time, is known by samples,
+ * which see all of a small volume that is clean.
+ */
+
+#define SAMPLED 512             /* sectors, of which all are */
+
+void
+sim_save_some (void)
+{
+  unsigned int i;
+
+  if (sim_chance (&sim_plan, 70))
+    return;
+  for (i = 0; i < sim_num_devices; i++)
+    if (!sim_devices[i]->saved)
+      sim_save (sim_devices[i]);
+}
+
+/* A leg in sync that is not what the log takes it for, and can be told from what it was
+ * only if others are there.
+ */
+static bool
+needs_others (const struct sim_device *dev)
+{
+  struct sim_record record;
+
+  if (dev == NULL || !(dev->behind || (dev->remote && dev->edited)))
+    return false;
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  return sim_in_sync (&record, dev);
+}
+
+static bool
+any_needs_others (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (needs_others (legs[i]))
+      return true;
+  return false;
+}
+
+/* What the copies say is durable, as after a power cut. */
+static bool
+copies_are_stable (void)
+{
+  unsigned int i, n = 0;
+
+  for (i = 0; i < plan.num_copies; i++)
+    n += copies[i]->num_dirty;
+  return n == 0;
+}
+
+/* Is another copy current, so that this one is not needed? */
+static bool
+can_do_without (const struct sim_device *copy)
+{
+  struct sim_record record;
+
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  return (record.current & ~(1UL << copy->number)) != 0;
+}
+
+static void
+blank_copy (struct sim_device *dev)
+{
+  if (!can_do_without (dev) || any_needs_others ())
+    return;
+  phase.blank = true;
+  sim_trace ("%s is blank", dev->name);
+  sim_count (SIM_BLANK_COPY);
+  sim_device_blank (dev);
+  sim_late_forget (dev);        /* it is another file */
+}
+
+static bool
+set_copy_back (struct sim_device *dev)
+{
+  if (!dev->saved || !can_do_without (dev) || dev->bdev.late > 0)
+    return false;
+  sim_count (SIM_OLD_COPY);
+  sim_set_back (dev);
+  dev->set_back = true;
+  return true;
+}
+
+/* Is there another that has surely been written since that leg was quiet? */
+static bool
+other_was_written (const struct sim_record *record,
+                   const struct sim_device *dev)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i] != dev && sim_in_sync (record, legs[i]) &&
+        legs[i]->present && !legs[i]->remote && !legs[i]->edited &&
+        record->stamp[legs[i]->leg] != 0 &&
+        legs[i]->mtime > record->stamp[legs[i]->leg] &&
+        legs[i]->mtime > record->stamp[dev->leg])
+      return true;
+  return false;
+}
+
+/* With its time. */
+static bool
+set_leg_back (struct sim_device *dev)
+{
+  struct sim_record record;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  if (!dev->saved || !copies_are_stable () || !can_edit (dev) ||
+      record.stamp[dev->leg] == 0 ||
+      dev->saved_mtime == dev->mtime)
+    return false;
+  if (dev->saved_mtime < record.stamp[dev->leg]) {
+    sim_count (SIM_OLD_LEG);
+    sim_set_back (dev);
+    dev->edited = true;
+    return true;
+  }
+  if (dev->saved_mtime > record.stamp[dev->leg] || !record.dirty ||
+      phase.blank || any_needs_others () || !sim_in_sync (&record, dev) ||
+      !other_was_written (&record, dev))
+    return false;
+  sim_count (SIM_OLD_AFTER_CRASH);
+  sim_set_back (dev);
+  dev->behind = true;
+  return true;
+}
+
+/* The samples would show that. */
+static bool
+can_be_other_disk (const struct sim_device *dev)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  if (dev->leg < 0 || !dev->remote || sim_late_pending (dev) ||
+      dev->bdev.block_size != DM_IO_SECTOR_SIZE ||
+      plan.sectors > SAMPLED || !copies_are_stable () || any_needs_others ())
+    return false;
+  for (i = 0; i < sim_num_devices; i++)
+    if (sim_devices[i]->num_bad > 0)
+      return false;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  return !record.dirty &&
+    (record.in_sync & ~sim_edited () & ~(1UL << dev->leg)) != 0;
+}
+
+static void
+put_other_disk (struct sim_device *dev)
+{
+  if (!can_be_other_disk (dev))
+    return;
+  sim_count (SIM_OTHER_DISK);
+  if (dev->saved && sim_chance (&sim_plan, 50) &&
+      memcmp (dev->saved_values, dev->cached,
+              dev->sectors * sizeof dev->cached[0]) != 0)
+    sim_set_back (dev);
+  else
+    sim_edit (dev, dev->start, plan.sectors);
+  dev->edited = true;
+}
+
+void
+sim_replace_some (void)
+{
+  struct sim_device *leg = legs[sim_below (&sim_plan, plan.num_legs)];
+  struct sim_device *copy = copies[sim_below (&sim_plan, plan.num_copies)];
+
+  switch (sim_below (&sim_plan, 30)) {
+  case 0: case 1:
+    blank_copy (copy);
+    break;
+  case 2: case 3:
+    set_copy_back (copy);
+    break;
+  case 4: case 5:
+    set_leg_back (leg);
+    break;
+  case 6: case 7: case 8:
+    if (beside (leg) != NULL)
+      copy = beside (leg);
+    if (set_leg_back (leg) && set_copy_back (copy))
+      sim_count (SIM_OLD_BOTH);
+    break;
+  case 9: case 10:
+    put_other_disk (leg);
+  }
+}
+
+/* The user has put another disk in its place, and starts with it, or without. */
+static void
+show_other_disk (struct sim_device *dev)
+{
+  struct sim_record record;
+  unsigned int i, others = 0;
+
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    others += legs[i] != NULL && legs[i] != dev && legs[i]->present &&
+      !legs[i]->edited && sim_in_sync (&record, legs[i]);
+  dev->present = others > 0 && !phase.trouble && !phase.last &&
+    sim_chance (&sim_plan, 30);
+  phase.degraded = !dev->present;
+}
+
+static void
+show_behind (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL)
+      legs[i]->present = true;
+  phase.degraded = false;
+}
+
+void
+sim_show_replaced (void)
+{
+  unsigned int i;
+
+  if (phase.last && phase.blank)
+    phase.degraded = true;
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (!needs_others (legs[i]))
+      continue;
+    else if (legs[i]->behind)
+      show_behind ();
+    else
+      show_other_disk (legs[i]);
+}
+
+unsigned long
+sim_beside_old_copies (void)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < plan.num_copies; i++)
+    if (copies[i]->set_back && beside (copies[i]) != NULL &&
+        beside (copies[i])->leg >= 0)
+      set |= 1UL << beside (copies[i])->leg;
+  return set;
+}
+
+unsigned long
+sim_other_disks (void)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (needs_others (legs[i]) && !legs[i]->behind)
+      set |= 1UL << legs[i]->leg;
+  return set;
+}
+
+/*----------------------------------------------------------------------
+ * The same, while the server runs
+ */
 
 /* One that the mirror does not use: it was lost, and nobody can reach it just now. */
 static void

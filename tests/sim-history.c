@@ -342,6 +342,7 @@ static void
 judge_start (const struct sim_record *seen, const char *error)
 {
   unsigned long there = legs_present (), edited = sim_edited ();
+  unsigned long doubtful = edited | sim_beside_old_copies ();
   bool started = mirror != NULL;
   const char *because = NULL;
   struct sim_record truth;
@@ -352,18 +353,23 @@ judge_start (const struct sim_record *seen, const char *error)
     because = "a leg in sync is missing, and nobody said degraded";
   else if (phase.stale && !are_right (seen->in_sync & there & ~edited))
     because = "all copies of the log that are there are outdated";
+  else if (seen->in_sync & there & sim_other_disks ()) {
+    because = "a leg in sync is another disk";
+    if (!started)
+      sim_count (SIM_OTHER_DISK_REFUSED);
+  }
   if (started && because != NULL && !phase.trouble)
     sim_fail ("S2: it starts although %s", because);
   if (!started && because == NULL && !phase.trouble && !phase.stale &&
-      !plan.clock_jumps &&
+      !plan.clock_jumps && (seen->in_sync & there & ~doubtful) != 0 &&
       (!seen->missing || phase.degraded ||
-       phase.copies == (1UL << plan.num_copies) - 1))
+       (!phase.blank && phase.copies == (1UL << plan.num_copies) - 1)))
     sim_fail ("it does not start: %s", error);
   if (!started)
     sim_trace ("not started: %s", error);
-  phase.over = phase.over || (!started && plan.clock_jumps);
+  phase.over = phase.over || (!started && (plan.clock_jumps || phase.last));
   sim_record_read (&truth, false, SIM_ALL_COPIES);
-  if (!started && (truth.in_sync & ~edited) == 0) {
+  if (!started && (truth.in_sync & ~doubtful) == 0) {
     sim_count (SIM_EDIT_REFUSED);
     phase.over = true;
   }
@@ -400,6 +406,19 @@ late_legs (void)
   return late;
 }
 
+/* Legs that were set back to what they were when the mirror was quiet. */
+static unsigned long
+legs_behind (void)
+{
+  unsigned long behind = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 && legs[i]->behind)
+      behind |= 1UL << legs[i]->leg;
+  return behind;
+}
+
 static bool
 start_mirror (void)
 {
@@ -414,6 +433,7 @@ start_mirror (void)
   };
   struct dm_mirror_leg list[SIM_MAX_LEGS];
   struct sim_record record;
+  unsigned long behind;
   unsigned int n;
   char *error = NULL;
 
@@ -426,13 +446,14 @@ start_mirror (void)
   if (mirror == NULL)
     phase.over = false;
   judge_start (&record, error);
+  behind = legs_behind () | sim_beside_old_copies ();
   phase.in_sync = record.in_sync & legs_present () & ~sim_edited ();
   if (mirror != NULL)
     sim_note_looked (legs_present ());
   if (mirror != NULL && record.missing && phase.degraded)
     phase.in_sync &= believed_legs ();
   else if (mirror != NULL)
-    phase.in_sync &= believed_legs () | ~late_legs ();
+    phase.in_sync &= believed_legs () | ~(late_legs () | behind);
   g_free (error);
   return mirror != NULL && !phase.over && dm_mirror_start (mirror) == 0;
 }
@@ -537,6 +558,8 @@ begin_phase (bool last)
   }
   if (!last && phase.number > 0 && sim_chance (&sim_plan, 50))
     choose_present ();
+  if (phase.number > 0 && phase.created)
+    sim_replace_some ();
   phase.copies = 0;
   phase.trouble = false;
   for (i = 0; i < sim_num_devices; i++) {
@@ -552,6 +575,7 @@ begin_phase (bool last)
       sim_device_blank (copies[i]);
       sim_late_forget (copies[i]);      /* it is another file */
     }
+  sim_show_replaced ();
   sim_trace ("---- phase %u%s%s", phase.number, last ? " (last)" : "",
              phase.degraded ? " degraded" : "");
 }
@@ -625,8 +649,10 @@ run_phase (bool last, uint64_t cut_at)
     sim_first_phase = sim_steps;
   phase.number++;
   sim_now += NSEC_PER_SEC * sim_pick (1, 100);
-  if (phase.created && !last)
+  if (phase.created && !last) {
     sim_edit_unserved (phase.ended && sim_must_succeed ());
+    sim_save_some ();
+  }
   if (plan.clock_jumps && sim_chance (&sim_plan, 50))
     sim_set_clock ();
 }

@@ -34,6 +34,7 @@ struct phase {
   unsigned long copies;         /* that can be seen */
   bool stale;                   /* none of these is up to date */
   bool over;                    /* the history ends here */
+  bool blank;                   /* a copy has been made so */
   unsigned long in_sync;        /* legs, when it started */
 };
 
@@ -56,11 +57,20 @@ extern void sim_set_clock (void);
 
 /* Others write to legs while no server runs; IN_ORDER: the last one ended properly. */
 extern void sim_edit_unserved (bool in_order);
+/* Keep what is there; blank some of it, or set it back to that, before a start. */
+extern void sim_save_some (void);
+extern void sim_replace_some (void);
+/* Which of these the next start gets to see. */
+extern void sim_show_replaced (void);
+/* Legs beside a copy that was set back: the same may have been done to them. */
+extern unsigned long sim_beside_old_copies (void);
+/* Legs in sync that are another disk, and that only samples can know. */
+extern unsigned long sim_other_disks (void);
 /* Legs to which others have written, and that the mirror has not looked at since: by
  * number in the log.
  */
 extern unsigned long sim_edited (void);
-/* The mirror has looked at those that it uses, and these. */
+/* The mirror has looked at those that it uses, and at the time of these. */
 extern void sim_note_looked (unsigned long set);
 
 /* Is it in sync, by what the log says? */

@@ -158,9 +158,35 @@ summarize (struct sim_record *record, const struct log_super *super)
   for (i = 0; i < super->num_legs; i++) {
     if (super->legs[i].state == DM_LOG_IN_SYNC)
       record->in_sync |= 1UL << i;
-    if (super->legs[i].stamp.valid)
-      record->stamped |= 1UL << i;
+    if (i < SIM_MAX_LEGS && super->legs[i].stamp.valid)
+      record->stamp[i] = super->legs[i].stamp.mtime;
   }
+}
+
+/* A copy that rules if no other can be seen.  One that was set back is none until it has
+ * what the others have.
+ */
+static bool
+is_current (struct sim_device *dev, const struct decoded *d,
+            const struct decoded *newest)
+{
+  if (!d->valid || d->super.epoch != newest->super.epoch)
+    return false;
+  if (dev->set_back && newest->super.sequence - d->super.sequence <= 1)
+    dev->set_back = false;
+  return !dev->set_back;
+}
+
+/* One that has not got the last superblock may not know of a time yet. */
+static void
+forget_unknown_stamps (struct sim_record *record,
+                       const struct log_super *super)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (i >= super->num_legs || !super->legs[i].stamp.valid)
+      record->stamp[i] = 0;
 }
 
 /* What is read now, of one copy. */
@@ -220,9 +246,9 @@ sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
       continue;
     if (!stable)
       labels |= label_of (dev, &newest->super);
-    if (d[dev->number]->valid &&
-        d[dev->number]->super.epoch == newest->super.epoch) {
+    if (is_current (dev, d[dev->number], newest)) {
       record->current |= 1UL << dev->number;
+      forget_unknown_stamps (record, &d[dev->number]->super);
       record->dirty = record->dirty || (stable && any_dirty (d[dev->number]));
     }
   }
@@ -247,13 +273,6 @@ lacks (const struct decoded *d, unsigned int leg, uint64_t chunk)
   return !d->lacking_valid[leg] || log_test_bit (d->lacking[leg], chunk);
 }
 
-/* Copies that rule if no other can be seen. */
-static bool
-is_current (const struct decoded *d, const struct decoded *newest)
-{
-  return d->valid && d->super.epoch == newest->super.epoch;
-}
-
 void
 sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
 {
@@ -270,7 +289,7 @@ sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
       if (sim_devices[i]->kind != SIM_COPY)
         continue;
       d = decode_stable (sim_devices[i]);
-      if (is_current (d, newest) && !is_dirty (d, chunk) &&
+      if (is_current (sim_devices[i], d, newest) && !is_dirty (d, chunk) &&
           !lacks (d, dev->leg, chunk))
         sim_fail ("W1: leg %u is written in chunk %u, which is not durably "
                   "dirty in log copy %u", dev->number, (unsigned) chunk,
@@ -328,7 +347,7 @@ sim_check_cut (void)
     if (sim_devices[i]->kind != SIM_COPY)
       continue;
     d = decode_stable (sim_devices[i]);
-    if (!is_current (d, newest))
+    if (!is_current (sim_devices[i], d, newest))
       continue;
     for (chunk = 0; chunk * d->super.chunk < d->super.volume; chunk++)
       if (!is_dirty (d, chunk))

@@ -87,6 +87,14 @@ enum sim_event {
   SIM_EDIT_WISHED,
   SIM_EDIT_LOST,
   SIM_EDIT_REFUSED,
+  SIM_BLANK_LEG,
+  SIM_BLANK_COPY,
+  SIM_OLD_LEG,
+  SIM_OLD_COPY,
+  SIM_OLD_BOTH,
+  SIM_OLD_AFTER_CRASH,
+  SIM_OTHER_DISK,
+  SIM_OTHER_DISK_REFUSED,
   SIM_EVENTS
 };
 extern void sim_count (enum sim_event event);
@@ -215,6 +223,14 @@ struct sim_device {
   bool lost;                    /* its cache, and the mirror goes on with it */
   unsigned int losses;          /* how often */
   bool edited;                  /* by others, since the mirror looked at it */
+  bool set_back;                /* a copy that is no longer current */
+  bool behind;                  /* a leg was set back to what was clean */
+
+  /* An older state of it: see sim_save. */
+  bool saved;
+  sim_value *saved_values;
+  unsigned char **saved_block, *saved_flags;
+  uint64_t saved_mtime;
 };
 
 #define SIM_DIRTY 1
@@ -235,6 +251,11 @@ extern void sim_device_mend (struct sim_device *dev);
 /* As if just opened, with nothing wrong. */
 extern void sim_device_heal (struct sim_device *dev);
 extern void sim_device_blank (struct sim_device *dev);
+/* Keep what is there now, and have that again. */
+extern void sim_save (struct sim_device *dev);
+extern void sim_set_back (struct sim_device *dev);
+/* Somebody else has changed a leg, now. */
+extern void sim_edited_now (struct sim_device *dev);
 /* Somebody else writes to a file: its data and its time are changed, durably. */
 extern void sim_edit (struct sim_device *dev, uint32_t sector, uint32_t count);
 /* What is offline and can be reached again is, and what is late is done. */
@@ -351,7 +372,7 @@ struct sim_record {
   unsigned long current;        /* copies, a set */
   unsigned int num_legs;
   unsigned long in_sync;        /* legs, by number in the log */
-  unsigned long stamped;        /* the same: it knows what they were like */
+  uint64_t stamp[SIM_MAX_LEGS]; /* the time that each knows of a leg, or 0 */
   bool dirty;                   /* a chunk is, says a current copy; if STABLE */
   bool missing;                 /* not STABLE: copies that were in use, last */
 };

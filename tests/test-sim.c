@@ -112,6 +112,14 @@ static const char *const event_names[SIM_EVENTS] = {
   [SIM_EDIT_WISHED] = "a file is edited that the user has failed",
   [SIM_EDIT_LOST] = "a file is edited that was lost",
   [SIM_EDIT_REFUSED] = "no start, as all legs in sync were edited",
+  [SIM_BLANK_LEG] = "a file that is a leg is blank",
+  [SIM_BLANK_COPY] = "a copy of the log is blank",
+  [SIM_OLD_LEG] = "a leg is set back, with its time",
+  [SIM_OLD_COPY] = "a copy of the log is set back",
+  [SIM_OLD_BOTH] = "a leg and a copy of the log are set back",
+  [SIM_OLD_AFTER_CRASH] = "a leg is set back after a crash to what was clean",
+  [SIM_OTHER_DISK] = "a remote leg is another disk, or an old one",
+  [SIM_OTHER_DISK_REFUSED] = "no start, as a leg is another disk",
 };
 
 void
