@@ -120,7 +120,7 @@ sim_device_heal (struct sim_device *dev)
   if (dev->flush_failed)
     sim_lose_cache (dev);
   dev->failing = 0;
-  dev->flush_failed = false;
+  dev->flush_failed = dev->is_unflushed = false;
   dev->dead = false;
   dev->back_at = 0;
   dev->slow_until = 0;

@@ -125,6 +125,19 @@ sim_is_alone (const struct sim_device *dev)
   return dev->leg >= 0 && record.in_sync == 1UL << dev->leg;
 }
 
+/* True to have a leg lose what it shows by one more flush that fails before it has been
+ * mended, although another may have been recovered from what it showed.
+ */
+#define LOSE_AGAIN false
+
+bool
+sim_may_lose (const struct sim_device *dev)
+{
+  return sim_is_alone (dev) &&
+    (LOSE_AGAIN || mirror == NULL || mirror->num_legs == 1 ||
+     !(mirror_suspects (mirror) & 1UL << dev->leg));
+}
+
 /*----------------------------------------------------------------------
  * Bad luck
  */
@@ -178,6 +191,7 @@ static void
 strike (struct sim_device *dev, unsigned int kind)
 {
   dev->faulty = true;
+  sim_count_in_recovery (SIM_FAULT_RECOVERY);
   sim_trace ("%s: fault %u", dev->name, kind);
   if (kind < 4)
     start_failing (dev);
@@ -278,11 +292,12 @@ is_used (const struct sim_device *dev)
   return state == DM_MIRROR_IN_SYNC || state == DM_MIRROR_RECOVERING;
 }
 
-/* What was seen is durable, or nothing is written before it is. */
+/* And what was seen is durable. */
 static bool
 was_looked_at (const struct sim_device *dev)
 {
-  return mirror != NULL && is_used (dev) && !mirror->log->dead;
+  return mirror != NULL && is_used (dev) &&
+    (mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC || !mirror->log->dead);
 }
 
 void
@@ -295,6 +310,31 @@ sim_note_looked (unsigned long set)
         ((!legs[i]->remote && set & 1UL << legs[i]->leg) ||
          was_looked_at (legs[i])))
       legs[i]->edited = legs[i]->behind = false;
+}
+
+/* A leg in sync that is not what the log takes it for, and can be told from what it was
+ * only if others are there.
+ */
+static bool
+needs_others (const struct sim_device *dev)
+{
+  struct sim_record record;
+
+  if (dev == NULL || !(dev->behind || (dev->remote && dev->edited)))
+    return false;
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  return sim_in_sync (&record, dev);
+}
+
+static bool
+any_needs_others (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (needs_others (legs[i]))
+      return true;
+  return false;
 }
 
 /* Can it be known later what it was like? */
@@ -339,7 +379,7 @@ sim_edit_unserved (bool in_order)
   struct sim_device *dev = legs[sim_below (&sim_plan, plan.num_legs)];
   struct sim_record record;
 
-  if (!sim_chance (&sim_plan, 20) || !can_edit (dev))
+  if (!sim_chance (&sim_plan, 20) || !can_edit (dev) || any_needs_others ())
     return;
   sim_record_read (&record, true, SIM_ALL_COPIES);
   /* Who has edited all has nothing left to be copied from. */
@@ -374,31 +414,6 @@ sim_save_some (void)
   for (i = 0; i < sim_num_devices; i++)
     if (!sim_devices[i]->saved)
       sim_save (sim_devices[i]);
-}
-
-/* A leg in sync that is not what the log takes it for, and can be told from what it was
- * only if others are there.
- */
-static bool
-needs_others (const struct sim_device *dev)
-{
-  struct sim_record record;
-
-  if (dev == NULL || !(dev->behind || (dev->remote && dev->edited)))
-    return false;
-  sim_record_read (&record, false, SIM_ALL_COPIES);
-  return sim_in_sync (&record, dev);
-}
-
-static bool
-any_needs_others (void)
-{
-  unsigned int i;
-
-  for (i = 0; i < SIM_MAX_LEGS; i++)
-    if (needs_others (legs[i]))
-      return true;
-  return false;
 }
 
 /* What the copies say is durable, as after a power cut. */
@@ -441,7 +456,7 @@ set_copy_back (struct sim_device *dev)
     return false;
   sim_count (SIM_OLD_COPY);
   sim_set_back (dev);
-  dev->set_back = true;
+  sim_record_set_back (dev);
   return true;
 }
 
@@ -470,7 +485,7 @@ set_leg_back (struct sim_device *dev)
 
   sim_record_read (&record, true, SIM_ALL_COPIES);
   if (!dev->saved || !copies_are_stable () || !can_edit (dev) ||
-      record.stamp[dev->leg] == 0 ||
+      record.stamp[dev->leg] == 0 || any_needs_others () ||
       dev->saved_mtime == dev->mtime)
     return false;
   if (dev->saved_mtime < record.stamp[dev->leg]) {
@@ -480,7 +495,7 @@ set_leg_back (struct sim_device *dev)
     return true;
   }
   if (dev->saved_mtime > record.stamp[dev->leg] || !record.dirty ||
-      phase.blank || any_needs_others () || !sim_in_sync (&record, dev) ||
+      phase.blank || !sim_in_sync (&record, dev) ||
       !other_was_written (&record, dev))
     return false;
   sim_count (SIM_OLD_AFTER_CRASH);
@@ -572,8 +587,10 @@ show_behind (void)
   unsigned int i;
 
   for (i = 0; i < SIM_MAX_LEGS; i++)
-    if (legs[i] != NULL)
+    if (legs[i] != NULL) {
       legs[i]->present = true;
+      phase.trouble = phase.trouble || sim_is_faulty (legs[i]);
+    }
   phase.degraded = false;
 }
 
@@ -636,7 +653,7 @@ edit_lost (void)
   if (dev != NULL)
     sim_sleep (LATE);
   if (!can_edit (dev) || !dev->bdev.failed || is_used (dev) ||
-      mirror->legs[dev->leg].state == DM_MIRROR_MISSING ||
+      mirror->log->dead || mirror->legs[dev->leg].state == DM_MIRROR_MISSING ||
       sim_date () < mirror->legs[dev->leg].left + LATE)
     return;
   sim_record_read (&record, true, SIM_ALL_COPIES);
@@ -703,6 +720,7 @@ fail_leg (void)
   if (dev->leg < 0)
     return;
   sim_trace ("user: fail leg %u", dev->number);
+  sim_count_in_recovery (SIM_WISH_RECOVERY);
   dev->faulty = true;
   sim_update_losses ();
   dev->leaving = true;

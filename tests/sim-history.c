@@ -20,6 +20,7 @@
 #include <glib.h>
 
 #include "clock.h"
+#include "mirror.h"
 #include "sim-plan.h"
 
 struct sim_rng sim_plan;
@@ -36,6 +37,32 @@ static uint64_t seed;
  * What is going to happen
  */
 
+/* Large volumes take much time, so they are rare. */
+static void
+plan_chunks (void)
+{
+  unsigned int kind = sim_below (&sim_plan, 200);
+
+  plan.chunk = DM_LOG_MIN_CHUNK;
+  plan.chunks = sim_pick (1, 8);
+  if (kind < 16)
+    plan.chunks = sim_pick (9, 64);
+  else if (kind == 16) {
+    plan.chunks = sim_pick (65, SIM_MAX_CHUNKS);
+    sim_count (SIM_MANY_WORDS);
+  }
+  else if (kind < 30) {
+    plan.chunk <<= sim_pick (1, 3);
+    sim_count (SIM_LARGE_CHUNKS);
+  }
+  else if (kind == 30) {
+    plan.chunk = 2 * MIRROR_PIECE;
+    plan.chunks = sim_pick (1, 3);
+    sim_count (SIM_MANY_PIECES);
+  }
+  g_assert (plan.chunks * plan.chunk <= SIM_MAX_SECTORS);
+}
+
 static void
 plan_volume (void)
 {
@@ -49,9 +76,7 @@ plan_volume (void)
     MIN (sim_pick (2, 3), plan.num_legs) : 1;
   plan.beside = sim_chance (&sim_plan, 40);
   plan.clock_jumps = sim_chance (&sim_plan, 10);
-  plan.chunk = DM_LOG_MIN_CHUNK;
-  plan.chunks = sim_chance (&sim_plan, 8) ? sim_pick (9, 64) : sim_pick (1, 8);
-  g_assert (plan.chunks * plan.chunk <= SIM_MAX_SECTORS);
+  plan_chunks ();
   plan.sectors = plan.chunks * plan.chunk;
   if (sim_chance (&sim_plan, 30))
     plan.sectors -= 8 * sim_pick (0, plan.chunk / 8 - 1);
@@ -72,10 +97,13 @@ plan_course (void)
   plan.faults = faults[sim_below (&sim_plan, sizeof faults)];
   plan.hot = sim_pick (0, plan.sectors - 1);
   plan.pause = sim_pick (0, 3);
+  plan.resync_rate = sim_chance (&sim_plan, 30) ?
+    (uint64_t) plan.sectors * DM_IO_SECTOR_SIZE / sim_pick (1, 20) : 0;
   sim_style.yield = yields[sim_below (&sim_plan, 4)];
   sim_style.io = ios[sim_below (&sim_plan, 4)];
   sim_style.jump = sim_chance (&sim_plan, 30) ? 5 : 0;
   sim_style.spurious = sim_chance (&sim_plan, 10) ? 20 : 0;
+  sim_style.slow = sim_chance (&sim_plan, 15) ? 20 : 0;
 }
 
 static void
@@ -406,15 +434,16 @@ late_legs (void)
   return late;
 }
 
-/* Legs that were set back to what they were when the mirror was quiet. */
+/* Legs that are, or seem to be, what they were when the mirror was quiet. */
 static unsigned long
-legs_behind (void)
+legs_behind (const struct sim_record *record)
 {
   unsigned long behind = 0;
   unsigned int i;
 
   for (i = 0; i < SIM_MAX_LEGS; i++)
-    if (legs[i] != NULL && legs[i]->leg >= 0 && legs[i]->behind)
+    if (legs[i] != NULL && legs[i]->leg >= 0 &&
+        (legs[i]->behind || legs[i]->mtime <= record->stamp[legs[i]->leg]))
       behind |= 1UL << legs[i]->leg;
   return behind;
 }
@@ -428,6 +457,7 @@ start_mirror (void)
     .log = mirror_log,
     .degraded = phase.degraded,
     .quorum = plan.quorum,
+    .resync_rate = phase.last ? 0 : plan.resync_rate,
     .reopen = reopen,
     .unopen = unopen,
   };
@@ -446,7 +476,7 @@ start_mirror (void)
   if (mirror == NULL)
     phase.over = false;
   judge_start (&record, error);
-  behind = legs_behind () | sim_beside_old_copies ();
+  behind = legs_behind (&record) | sim_beside_old_copies ();
   phase.in_sync = record.in_sync & legs_present () & ~sim_edited ();
   if (mirror != NULL)
     sim_note_looked (legs_present ());
@@ -594,33 +624,55 @@ forget_failures (void)
       sim_evict (sim_devices[i]);
 }
 
+/* Has no device lost anything, and none is about to? */
+static bool
+all_is_kept (void)
+{
+  struct sim_device *dev;
+  unsigned int i;
+  uint32_t j;
+
+  for (i = 0; i < sim_num_devices; i++) {
+    dev = sim_devices[i];
+    if (dev->flush_failed || dev->lost)
+      return false;
+    for (j = 0; j < dev->num_dirty; j++)
+      if (dev->flags[dev->dirty[j]] & SIM_FORGOTTEN)
+        return false;
+  }
+  return true;
+}
+
 /* The power is cut, or only the process ends. */
 static void
 cut (void)
 {
-  bool power = sim_chance (&sim_plan, 75);
+  bool power = sim_chance (&sim_plan, 75), kept = !power && all_is_kept ();
   unsigned int i;
 
   sim_trace ("**** %s at step %u", power ? "power cut" : "killed",
              (unsigned) sim_steps);
+  sim_count_in_recovery (SIM_CUT_RECOVERY);
   sim_io_cut (power);
   if (power)
     sim_late_forget (NULL);
   for (i = 0; i < sim_num_devices; i++)
-    if (power || sim_chance (&sim_plan, 10))
+    if (power || sim_chance (&sim_plan, 10)) {
       sim_lose_cache (sim_devices[i]);
+      kept = false;
+    }
   forget_failures ();
   sim_note_looked (0);
   if (phase.created)
     sim_check_cut ();
-  sim_oracle_cut (power);
+  sim_oracle_cut (power, kept);
 }
 
 /* It has ended in an orderly way; perhaps power goes too. */
 static void
 stopped (void)
 {
-  bool power = sim_chance (&sim_plan, 50);
+  bool power = sim_chance (&sim_plan, 50), kept = !power && all_is_kept ();
   unsigned int i;
 
   sim_trace ("---- ended after %u steps", (unsigned) sim_steps);
@@ -632,7 +684,7 @@ stopped (void)
   if (phase.created)
     sim_check_cut ();
   if (!phase.ended || !sim_must_succeed ())
-    sim_oracle_cut (power);
+    sim_oracle_cut (power, kept);
 }
 
 static void

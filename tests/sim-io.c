@@ -241,6 +241,19 @@ transfer (struct op *op, uint32_t n)
     do_sector (op);
 }
 
+static void
+fail_flush (struct sim_device *dev)
+{
+  dev->flush_failed = true;
+  sim_forget_dirty (dev);
+  if (dev->num_dirty > 0 && sim_may_lose (dev) &&
+      sim_chance (&sim_media, 50)) {
+    sim_trace ("%s: a failed flush loses what was not stable", dev->name);
+    sim_lose_cache (dev);
+    sim_cache_lost (dev);
+  }
+}
+
 /* Data that could not be made stable can still be read, as in a page cache,
  * until the device is opened again, and will not be stable if it is not written
  * again; or not even that, if nothing depends on what is read meanwhile.
@@ -254,18 +267,27 @@ end_flush (struct op *op)
     op->error = EIO;            /* while it was in flight */
   if (op->error == 0 && fails (op, SIM_FAIL_FLUSH)) {
     op->error = dev->fail_errno;
-    dev->flush_failed = true;
-    sim_forget_dirty (dev);
-    if (dev->num_dirty > 0 && sim_is_alone (dev) &&
-        sim_chance (&sim_media, 50)) {
-      sim_trace ("%s: a failed flush loses what was not stable", dev->name);
-      sim_lose_cache (dev);
-      sim_cache_lost (dev);
-    }
+    fail_flush (dev);
   }
   sim_news += op->error != 0;
   if (op->error == 0)
     sim_stabilize (dev, op->since);
+}
+
+/* Of a change: the flush that is part of it may have failed, as any flush. */
+static void
+end_durably (struct op *op)
+{
+  if (op->error != 0 || !(op->flags & (DM_IO_FUA | DM_IO_PREFLUSH)))
+    return;
+  if (op->dev->flush_failed)
+    op->error = EIO;
+  else if (fails (op, SIM_FAIL_FLUSH)) {
+    op->error = EIO;
+    if (op->dev->kind == SIM_LEG)
+      sim_count (SIM_FUA_FORGETS);
+    fail_flush (op->dev);
+  }
 }
 
 static void
@@ -283,10 +305,8 @@ end (struct op *op)
   if (op->op == DM_IO_FLUSH)
     end_flush (op);
   else if (changes (op->op)) {
+    end_durably (op);
     sim_news += op->error != 0 && op->flags & DM_IO_FUA;
-    if (op->error == 0 && op->flags & (DM_IO_FUA | DM_IO_PREFLUSH) &&
-        (op->dev->flush_failed || fails (op, SIM_FAIL_FLUSH)))
-      op->error = EIO;
     if (op->error == 0 && op->flags & DM_IO_PREFLUSH)
       sim_stabilize (op->dev, op->since);
     sim_complete (op->dev, op->sector, op->count,
@@ -533,6 +553,10 @@ add_op (struct request *request, const struct dm_io_request *req,
     op->next = op->stride == 1 ? 0 : sim_below (&sim_media, op->count);
   }
   op->not_before = MAX (sim_now, op->dev->slow_until);
+  if (sim_style.slow > 0 && sim_below (&sim_media, 1000) < sim_style.slow) {
+    sim_count (SIM_SLOW_OPERATION);
+    op->not_before += sim_next (&sim_media) % UINT64_C (10000000000);
+  }
   request->pending++;
 }
 
@@ -635,7 +659,7 @@ bdev_revive (struct block_device *bdev)
     sim_cache_lost (dev);
   }
   bdev->failed = bdev->offline = false;
-  dev->flush_failed = false;
+  dev->flush_failed = dev->is_unflushed = false;
   return 0;
 }
 
@@ -664,7 +688,7 @@ bdev_flush_again (struct block_device *bdev)
 {
   struct sim_device *dev = (struct sim_device *) bdev;
 
-  dev->flush_failed = false;
+  dev->flush_failed = dev->is_unflushed = false;
 }
 
 bool

@@ -20,6 +20,7 @@ struct plan {
   bool init_sync;
   bool beside;                  /* copies are beside legs, and fail with them */
   bool clock_jumps;
+  uint64_t resync_rate;
   unsigned int phases, clients, requests, faults;
   uint32_t hot;                 /* where most requests go */
   unsigned int pause;           /* between requests: 0 none, 3 long */
@@ -72,6 +73,9 @@ extern unsigned long sim_other_disks (void);
 extern unsigned long sim_edited (void);
 /* The mirror has looked at those that it uses, and at the time of these. */
 extern void sim_note_looked (unsigned long set);
+
+/* Count an event if a leg is being recovered, slowly. */
+extern void sim_count_in_recovery (enum sim_event event);
 
 /* Is it in sync, by what the log says? */
 extern bool sim_in_sync (const struct sim_record *record,

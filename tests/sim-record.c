@@ -164,7 +164,7 @@ summarize (struct sim_record *record, const struct log_super *super)
 }
 
 /* A copy that rules if no other can be seen.  One that was set back is none until it has
- * what the others have.
+ * got what the others have.
  */
 static bool
 is_current (struct sim_device *dev, const struct decoded *d,
@@ -172,21 +172,23 @@ is_current (struct sim_device *dev, const struct decoded *d,
 {
   if (!d->valid || d->super.epoch != newest->super.epoch)
     return false;
-  if (dev->set_back && newest->super.sequence - d->super.sequence <= 1)
+  if (dev->set_back && d->super.sequence > dev->set_back_to &&
+      newest->super.sequence - d->super.sequence <= 1)
     dev->set_back = false;
   return !dev->set_back;
 }
 
-/* One that has not got the last superblock may not know of a time yet. */
+/* One that has not got the last superblock may know of an older time, or of none. */
 static void
-forget_unknown_stamps (struct sim_record *record,
-                       const struct log_super *super)
+set_stamps_back (struct sim_record *record, const struct log_super *super)
 {
   unsigned int i;
 
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (i >= super->num_legs || !super->legs[i].stamp.valid)
       record->stamp[i] = 0;
+    else
+      record->stamp[i] = MIN (record->stamp[i], super->legs[i].stamp.mtime);
 }
 
 /* What is read now, of one copy. */
@@ -197,6 +199,15 @@ decode_cached (const struct sim_device *dev)
 
   d[dev->number].valid = decode_super (&d[dev->number].super, dev, false);
   return &d[dev->number];
+}
+
+void
+sim_record_set_back (struct sim_device *dev)
+{
+  const struct decoded *d = decode_cached (dev);
+
+  dev->set_back = true;
+  dev->set_back_to = d->valid ? d->super.sequence : 0;
 }
 
 /* The number under which the superblocks know a copy, as a set. */
@@ -248,7 +259,7 @@ sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
       labels |= label_of (dev, &newest->super);
     if (is_current (dev, d[dev->number], newest)) {
       record->current |= 1UL << dev->number;
-      forget_unknown_stamps (record, &d[dev->number]->super);
+      set_stamps_back (record, &d[dev->number]->super);
       record->dirty = record->dirty || (stable && any_dirty (d[dev->number]));
     }
   }

@@ -95,6 +95,19 @@ enum sim_event {
   SIM_OLD_AFTER_CRASH,
   SIM_OTHER_DISK,
   SIM_OTHER_DISK_REFUSED,
+  SIM_CUT_RECOVERY,
+  SIM_FAULT_RECOVERY,
+  SIM_WISH_RECOVERY,
+  SIM_LARGE_CHUNKS,
+  SIM_MANY_PIECES,
+  SIM_MANY_WORDS,
+  SIM_CLIENT_RETURNS,
+  SIM_CLIENT_RETURNS_UNTOLD,
+  SIM_FUA_FORGETS,
+  SIM_SLOW_OPERATION,
+  SIM_READ_WEAK,
+  SIM_READ_PASSES,
+  SIM_KILL_KEEPS,
   SIM_EVENTS
 };
 extern void sim_count (enum sim_event event);
@@ -130,6 +143,7 @@ struct sim_style {
   unsigned int io;              /* I/O goes on, if a fiber could run too */
   unsigned int jump;            /* of a thousand: to the next timeout */
   unsigned int spurious;        /* of a thousand: wake-ups */
+  unsigned int slow;            /* of a thousand: I/O takes long */
 };
 extern struct sim_style sim_style;
 
@@ -167,7 +181,8 @@ enum sim_kind { SIM_LEG, SIM_COPY };
 #define SIM_BLOCK 4096          /* of a log copy */
 #define SIM_MAX_COPIES 3
 #define SIM_MAX_LEGS 7
-#define SIM_MAX_SECTORS (64 * DM_LOG_MIN_CHUNK) /* of the volume */
+#define SIM_MAX_CHUNKS 140      /* more than two words of a bitmap */
+#define SIM_MAX_SECTORS (SIM_MAX_CHUNKS * DM_LOG_MIN_CHUNK) /* of the volume */
 #define SIM_MAX_DEVICES (SIM_MAX_COPIES + SIM_MAX_LEGS)
 
 /* What a sector of a leg holds, instead of 512 bytes: 0 if they are zero,
@@ -214,6 +229,7 @@ struct sim_device {
   int fail_errno;
   uint64_t fail_until;
   bool flush_failed;            /* since it was opened or revived */
+  bool is_unflushed;            /* that, and a client was told of it */
   uint64_t back_at;             /* when offline: it can be reached again */
   bool dead;                    /* never comes back */
   unsigned int write_back;      /* percent: a write is soon stable */
@@ -223,7 +239,8 @@ struct sim_device {
   bool lost;                    /* its cache, and the mirror goes on with it */
   unsigned int losses;          /* how often */
   bool edited;                  /* by others, since the mirror looked at it */
-  bool set_back;                /* a copy that is no longer current */
+  bool set_back;                /* a copy, and it has got no superblock since */
+  uint64_t set_back_to;         /* the number of the one that it had */
   bool behind;                  /* a leg was set back to what was clean */
 
   /* An older state of it: see sim_save. */
@@ -285,6 +302,10 @@ extern void sim_evict (struct sim_device *dev);
 extern void sim_lose_cache (struct sim_device *dev);
 /* Of a history: that has happened to a leg. */
 extern void sim_cache_lost (struct sim_device *dev);
+/* Of a history: a flush that fails may lose what the leg showed, as no other leg is in
+ * sync.
+ */
+extern bool sim_may_lose (const struct sim_device *dev);
 /* Of a history: no other leg is in sync. */
 extern bool sim_is_alone (const struct sim_device *dev);
 /* Of a history: a fiber could not read that sector. */
@@ -354,9 +375,15 @@ extern uint64_t sim_flush_begin (void);
 extern void sim_flush_end (uint64_t begun, unsigned int clients);
 extern void sim_flush_failed (uint64_t begun, unsigned int clients);
 #define SIM_ALL_CLIENTS (~0U)
+/* One of them has come back.  It is another to the mirror, which does not tell it of
+ * what somebody has heard.
+ */
+extern void sim_client_returns (unsigned int client);
 
-/* The power was cut, and is back; or only the process has ended. */
-extern void sim_oracle_cut (bool power);
+/* The power was cut, and is back; or only the process has ended.  KEPT: what was not
+ * flushed has all been kept.
+ */
+extern void sim_oracle_cut (bool power, bool kept);
 /* Caches are being lost that no leg can make up for; or no longer. */
 extern void sim_oracle_weak (bool weak);
 
@@ -372,7 +399,7 @@ struct sim_record {
   unsigned long current;        /* copies, a set */
   unsigned int num_legs;
   unsigned long in_sync;        /* legs, by number in the log */
-  uint64_t stamp[SIM_MAX_LEGS]; /* the time that each knows of a leg, or 0 */
+  uint64_t stamp[SIM_MAX_LEGS]; /* the oldest time that one knows of a leg, or 0 */
   bool dirty;                   /* a chunk is, says a current copy; if STABLE */
   bool missing;                 /* not STABLE: copies that were in use, last */
 };
@@ -383,6 +410,9 @@ struct sim_record {
 extern void sim_record_read (struct sim_record *record, bool stable,
                              unsigned long copies);
 #define SIM_ALL_COPIES (~0UL)
+
+/* A copy has been set back. */
+extern void sim_record_set_back (struct sim_device *dev);
 
 /* For another history. */
 extern void sim_record_init (void);

@@ -120,6 +120,19 @@ static const char *const event_names[SIM_EVENTS] = {
   [SIM_OLD_AFTER_CRASH] = "a leg is set back after a crash to what was clean",
   [SIM_OTHER_DISK] = "a remote leg is another disk, or an old one",
   [SIM_OTHER_DISK_REFUSED] = "no start, as a leg is another disk",
+  [SIM_CUT_RECOVERY] = "a cut while a leg is slowly recovered",
+  [SIM_FAULT_RECOVERY] = "a fault while a leg is slowly recovered",
+  [SIM_WISH_RECOVERY] = "the user acts while a leg is slowly recovered",
+  [SIM_LARGE_CHUNKS] = "chunks are larger than the least",
+  [SIM_MANY_PIECES] = "chunks are copied in several pieces",
+  [SIM_MANY_WORDS] = "bitmaps have several words",
+  [SIM_CLIENT_RETURNS] = "a client disconnects and comes back",
+  [SIM_CLIENT_RETURNS_UNTOLD] = "the same, after a loss that it has not heard of",
+  [SIM_FUA_FORGETS] = "a write with FUA fails as a flush does",
+  [SIM_SLOW_OPERATION] = "one operation takes long, beside others",
+  [SIM_READ_WEAK] = "a read while writes are being lost",
+  [SIM_READ_PASSES] = "a value is read, and then an older one",
+  [SIM_KILL_KEEPS] = "a server ends, and no cache is lost",
 };
 
 void
