@@ -43,6 +43,43 @@ sim_pick (uint32_t low, uint32_t high)
 }
 
 /*----------------------------------------------------------------------
+ * What may fail
+ */
+
+bool
+sim_is_faulty (const struct sim_device *dev)
+{
+  return dev->failing != 0 || dev->flush_failed || dev->dead ||
+    dev->bdev.offline || dev->bdev.failed || dev->num_bad > 0;
+}
+
+bool
+sim_in_sync (const struct sim_record *record, const struct sim_device *dev)
+{
+  return dev->leg >= 0 && record->in_sync & 1UL << dev->leg;
+}
+
+bool
+sim_must_succeed (void)
+{
+  unsigned int i, good_legs = 0, good_copies = 0;
+  struct sim_record record;
+  struct sim_device *dev;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < sim_num_devices; i++) {
+    dev = sim_devices[i];
+    if (!dev->present || dev->faulty)
+      continue;
+    if (dev->kind == SIM_COPY)  /* one that may get old writes may not be in use */
+      good_copies += dev->bdev.late == 0;
+    else if (sim_in_sync (&record, dev) && phase.in_sync & 1UL << dev->leg)
+      good_legs++;
+  }
+  return good_copies > 0 && good_legs >= plan.quorum;
+}
+
+/*----------------------------------------------------------------------
  * Requests
  */
 
@@ -360,7 +397,9 @@ forget_bad (const struct sim_fiber *fiber)
       notes[i].fiber = NULL;
 }
 
-/* R1: what could not be read has been rewritten, or the leg has failed. */
+/* R1: what could not be read has been rewritten, or the leg has failed, or is just being
+ * recorded as such.
+ */
 static void
 check_repaired (const struct sim_fiber *fiber)
 {
@@ -372,7 +411,7 @@ check_repaired (const struct sim_fiber *fiber)
   sim_record_read (&record, true, SIM_ALL_COPIES);
   for (i = 0; i < MAX_NOTES; i++)
     if (notes[i].fiber == fiber && sim_in_sync (&record, notes[i].dev) &&
-        !notes[i].dev->leaving &&
+        mirror_in_sync (mirror) & 1UL << notes[i].dev->leg &&
         notes[i].dev->flags[notes[i].sector] & SIM_BAD)
       sim_fail ("R1: sector %u of leg %u could not be read, was not "
                 "rewritten, and the leg is in sync",
@@ -492,6 +531,8 @@ client (void *arg)
     sim_pause ();
     if (told[number] != sim_news && sim_chance (&sim_plan, 20))
       do_reconnect (number);
+    if (told[number] != sim_news && sim_chance (&sim_plan, 40))
+      do_read (buffer);
     switch (sim_below (&sim_plan, 17)) {
     case 16:
       do_reconnect (number);

@@ -20,41 +20,8 @@
 #include "sim-plan.h"
 
 /*----------------------------------------------------------------------
- * What may fail, and what may be lost
+ * What may be lost
  */
-
-bool
-sim_is_faulty (const struct sim_device *dev)
-{
-  return dev->failing != 0 || dev->flush_failed || dev->dead ||
-    dev->bdev.offline || dev->bdev.failed || dev->num_bad > 0;
-}
-
-bool
-sim_in_sync (const struct sim_record *record, const struct sim_device *dev)
-{
-  return dev->leg >= 0 && record->in_sync & 1UL << dev->leg;
-}
-
-bool
-sim_must_succeed (void)
-{
-  unsigned int i, good_legs = 0, good_copies = 0;
-  struct sim_record record;
-  struct sim_device *dev;
-
-  sim_record_read (&record, true, SIM_ALL_COPIES);
-  for (i = 0; i < sim_num_devices; i++) {
-    dev = sim_devices[i];
-    if (!dev->present || dev->faulty)
-      continue;
-    if (dev->kind == SIM_COPY)  /* one that may get old writes may not be in use */
-      good_copies += dev->bdev.late == 0;
-    else if (sim_in_sync (&record, dev) && phase.in_sync & 1UL << dev->leg)
-      good_legs++;
-  }
-  return good_copies > 0 && good_legs >= plan.quorum;
-}
 
 /* A leg in sync that nothing is wrong with, so that it makes up for what
  * others lose.
@@ -222,6 +189,15 @@ beside (const struct sim_device *dev)
   return dev->kind == SIM_LEG ? copies[dev->number] : legs[dev->number];
 }
 
+/* So that there is something to be late. */
+static void
+await_change (struct sim_device *dev)
+{
+  dev->awaited = true;
+  sim_block (&dev->awaited, sim_now + NSEC_PER_SEC, "a change");
+  dev->awaited = false;
+}
+
 /* What is on one disk often fails at once. */
 static void
 strike_one (void)
@@ -230,6 +206,8 @@ strike_one (void)
   struct sim_device *other = beside (dev);
   unsigned int kind = sim_below (&sim_plan, 10);
 
+  if (dev->bdev.late > 0)
+    await_change (dev);
   strike (dev, kind);
   if (other != NULL && sim_chance (&sim_plan, 70))
     strike (other, kind);
@@ -263,8 +241,8 @@ sim_bad_luck (void *unused)
 #define LEASE (UINT64_C (16) * NSEC_PER_SEC)
 #define LATE (UINT64_C (1100) * 1000 * 1000)
 
-/* True to have legs edited as well that the log knows no time of: those that have never
- * been in sync.
+/* True to have legs edited as well that a server has used, and of which the log knows no
+ * time: those that have never been in sync.
  */
 #define EDIT_UNSTAMPED false
 /* True to have legs edited that were recovering when the server ended properly, soon
@@ -305,11 +283,15 @@ sim_note_looked (unsigned long set)
 {
   unsigned int i;
 
-  for (i = 0; i < SIM_MAX_LEGS; i++)
-    if (legs[i] != NULL && legs[i]->leg >= 0 &&
-        ((!legs[i]->remote && set & 1UL << legs[i]->leg) ||
-         was_looked_at (legs[i])))
-      legs[i]->edited = legs[i]->behind = false;
+  for (i = 0; i < SIM_MAX_LEGS; i++) {
+    if (legs[i] == NULL || legs[i]->leg < 0)
+      continue;
+    if (was_looked_at (legs[i]))
+      legs[i]->was_used = true;
+    else if (legs[i]->remote || !(set & 1UL << legs[i]->leg))
+      continue;
+    legs[i]->edited = legs[i]->behind = false;
+  }
 }
 
 /* A leg in sync that is not what the log takes it for, and can be told from what it was
@@ -343,11 +325,12 @@ can_edit (const struct sim_device *dev)
 {
   struct sim_record record;
 
-  if (dev == NULL || dev->leg < 0 || dev->remote || plan.clock_jumps)
+  if (dev == NULL || dev->leg < 0 || dev->remote || plan.clock_jumps ||
+      sim_is_busy (dev))
     return false;
   sim_record_read (&record, true, SIM_ALL_COPIES);
   return record.stamp[dev->leg] != 0 ||
-    (EDIT_UNSTAMPED && !sim_in_sync (&record, dev));
+    (EDIT_UNSTAMPED && dev->was_used && !sim_in_sync (&record, dev));
 }
 
 static void
@@ -452,7 +435,8 @@ blank_copy (struct sim_device *dev)
 static bool
 set_copy_back (struct sim_device *dev)
 {
-  if (!dev->saved || !can_do_without (dev) || dev->bdev.late > 0)
+  if (!dev->saved || !can_do_without (dev) || dev->bdev.late > 0 ||
+      any_needs_others ())
     return false;
   sim_count (SIM_OLD_COPY);
   sim_set_back (dev);
@@ -729,7 +713,8 @@ fail_leg (void)
   sim_pause ();
   if (r == 0 && can_edit (dev) && sim_chance (&sim_plan, 40)) {
     sim_sleep (LATE);
-    edit (dev, SIM_EDIT_WISHED);
+    if (!sim_is_busy (dev))
+      edit (dev, SIM_EDIT_WISHED);
   }
   if (sim_chance (&sim_plan, 60) && dev->present) {
     sim_trace ("user: add leg %u again", dev->number);

@@ -584,7 +584,7 @@ begin_phase (bool last)
     if (last)
       sim_device_mend (sim_devices[i]);
     sim_devices[i]->lost = sim_devices[i]->faulty = false;
-    sim_devices[i]->leaving = false;
+    sim_devices[i]->leaving = sim_devices[i]->is_unflushed = false;
   }
   if (!last && phase.number > 0 && sim_chance (&sim_plan, 50))
     choose_present ();

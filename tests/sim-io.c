@@ -142,6 +142,17 @@ connection_error (const struct sim_device *dev)
   return dev->bdev.offline ? ENOTCONN : 0;
 }
 
+bool
+sim_is_busy (const struct sim_device *dev)
+{
+  unsigned int i;
+
+  for (i = 0; i < num_ops; i++)
+    if (ops[i].dev == dev)
+      return true;
+  return false;
+}
+
 static void
 start_flush (struct op *op)
 {
@@ -247,7 +258,7 @@ fail_flush (struct sim_device *dev)
   dev->flush_failed = true;
   sim_forget_dirty (dev);
   if (dev->num_dirty > 0 && sim_may_lose (dev) &&
-      sim_chance (&sim_media, 50)) {
+      sim_chance (&sim_media, 75)) {
     sim_trace ("%s: a failed flush loses what was not stable", dev->name);
     sim_lose_cache (dev);
     sim_cache_lost (dev);
@@ -361,6 +372,8 @@ make_late (struct op *op, uint64_t at)
     return;
   sim_trace ("%s: write of %u+%u may be late", op->dev->name,
              op->sector - op->dev->start, op->count);
+  if (op->dev->kind == SIM_LEG)
+    sim_count (at == SIM_NEVER ? SIM_LATE_AFTER_KILL : SIM_LATE_AFTER_LOSS);
   for (i = 0; i < op->count && num_late < MAX_LATE; i++) {
     late[num_late] = (struct late) {
       .dev = op->dev, .sector = op->sector + i, .at = at,
@@ -558,6 +571,10 @@ add_op (struct request *request, const struct dm_io_request *req,
     op->not_before += sim_next (&sim_media) % UINT64_C (10000000000);
   }
   request->pending++;
+  if (op->dev->awaited && changes (op->op)) {
+    op->not_before += 1000000;
+    sim_wake (&op->dev->awaited, false);
+  }
 }
 
 /* A discard is done on all devices or on none. */

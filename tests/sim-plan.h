@@ -88,7 +88,7 @@ extern void sim_run_clients (void);
 /* Nothing goes wrong any more: wait until all legs are in sync. */
 extern void sim_settle (void);
 
-/* Something is wrong with it now. */
+/* sim-clients.c.  Something is wrong with it now. */
 extern bool sim_is_faulty (const struct sim_device *dev);
 /* Enough is and was right in this phase: no request may fail. */
 extern bool sim_must_succeed (void);

@@ -17,7 +17,7 @@
 #include <glib.h>
 
 #include "log-format.h"
-#include "sim.h"
+#include "sim-plan.h"
 
 /* What one copy says. */
 struct decoded {
@@ -207,6 +207,7 @@ sim_record_set_back (struct sim_device *dev)
   const struct decoded *d = decode_cached (dev);
 
   dev->set_back = true;
+  phase.blank = phase.blank || !d->valid;
   dev->set_back_to = d->valid ? d->super.sequence : 0;
 }
 
@@ -231,7 +232,7 @@ any_dirty (const struct decoded *d)
 }
 
 void
-sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
+sim_record_read (struct sim_record *record, bool stable, unsigned long seen)
 {
   const struct decoded *d[SIM_MAX_COPIES] = { NULL }, *newest = NULL;
   struct sim_device *dev;
@@ -241,7 +242,7 @@ sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
   memset (record, 0, sizeof *record);
   for (i = 0; i < sim_num_devices; i++) {
     dev = sim_devices[i];
-    if (dev->kind != SIM_COPY || !(copies & 1UL << dev->number))
+    if (dev->kind != SIM_COPY || !(seen & 1UL << dev->number))
       continue;
     d[dev->number] = stable ? decode_stable (dev) : decode_cached (dev);
     if (d[dev->number]->valid &&

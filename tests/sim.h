@@ -105,6 +105,8 @@ enum sim_event {
   SIM_CLIENT_RETURNS_UNTOLD,
   SIM_FUA_FORGETS,
   SIM_SLOW_OPERATION,
+  SIM_LATE_AFTER_LOSS,
+  SIM_LATE_AFTER_KILL,
   SIM_READ_WEAK,
   SIM_READ_PASSES,
   SIM_KILL_KEEPS,
@@ -236,9 +238,11 @@ struct sim_device {
   uint64_t slow_until;
   bool faulty;                  /* something was wrong in this phase */
   bool leaving;                 /* the user is about to fail it */
+  bool awaited;                 /* a fiber waits for the next change */
   bool lost;                    /* its cache, and the mirror goes on with it */
   unsigned int losses;          /* how often */
   bool edited;                  /* by others, since the mirror looked at it */
+  bool was_used;                /* by a server, for more than a moment */
   bool set_back;                /* a copy, and it has got no superblock since */
   uint64_t set_back_to;         /* the number of the one that it had */
   bool behind;                  /* a leg was set back to what was clean */
@@ -323,6 +327,7 @@ extern void sim_encode (void *data, sim_value value, uint32_t sector);
 
 /* Operations in flight.  Each step of one is a step of the scheduler. */
 extern unsigned int sim_io_pending (void);
+extern bool sim_is_busy (const struct sim_device *dev);
 /* Make one step; or return the time when one could be made. */
 extern uint64_t sim_io_step (void);
 /* At a power cut, or only the end of the process: all that is in flight gets some way
