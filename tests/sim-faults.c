@@ -249,6 +249,10 @@ sim_bad_luck (void *unused)
  * after that: the log keeps their lease.
  */
 #define EDIT_RECOVERING false
+/* True to have legs edited that have done all that they were sent, while other legs have
+ * not: the library takes the time when all have for that at which the leg was left.
+ */
+#define EDIT_BESIDE_REQUESTS false
 
 unsigned long
 sim_edited (void)
@@ -326,7 +330,7 @@ can_edit (const struct sim_device *dev)
   struct sim_record record;
 
   if (dev == NULL || dev->leg < 0 || dev->remote || plan.clock_jumps ||
-      sim_is_busy (dev))
+      sim_is_busy (dev, EDIT_BESIDE_REQUESTS))
     return false;
   sim_record_read (&record, true, SIM_ALL_COPIES);
   return record.stamp[dev->leg] != 0 ||
@@ -713,7 +717,7 @@ fail_leg (void)
   sim_pause ();
   if (r == 0 && can_edit (dev) && sim_chance (&sim_plan, 40)) {
     sim_sleep (LATE);
-    if (!sim_is_busy (dev))
+    if (!sim_is_busy (dev, EDIT_BESIDE_REQUESTS))
       edit (dev, SIM_EDIT_WISHED);
   }
   if (sim_chance (&sim_plan, 60) && dev->present) {

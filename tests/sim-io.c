@@ -25,6 +25,7 @@
 struct request {
   unsigned int pending;         /* operations */
   unsigned long bits;
+  unsigned long legs;           /* that it was sent to */
   struct dm_io_memory mem;
   struct dm_io_result *results;
   struct sim_fiber *fiber;      /* that waits for it */
@@ -143,12 +144,13 @@ connection_error (const struct sim_device *dev)
 }
 
 bool
-sim_is_busy (const struct sim_device *dev)
+sim_is_busy (const struct sim_device *leg, bool itself)
 {
   unsigned int i;
 
   for (i = 0; i < num_ops; i++)
-    if (ops[i].dev == dev)
+    if (itself ? ops[i].dev == leg :
+        (ops[i].request->legs & 1UL << leg->number) != 0)
       return true;
   return false;
 }
@@ -571,6 +573,8 @@ add_op (struct request *request, const struct dm_io_request *req,
     op->not_before += sim_next (&sim_media) % UINT64_C (10000000000);
   }
   request->pending++;
+  if (op->dev->kind == SIM_LEG)
+    request->legs |= 1UL << op->dev->number;
   if (op->dev->awaited && changes (op->op)) {
     op->not_before += 1000000;
     sim_wake (&op->dev->awaited, false);

@@ -327,7 +327,8 @@ extern void sim_encode (void *data, sim_value value, uint32_t sector);
 
 /* Operations in flight.  Each step of one is a step of the scheduler. */
 extern unsigned int sim_io_pending (void);
-extern bool sim_is_busy (const struct sim_device *dev);
+/* Is any of a leg; or else, part of a request that was sent to it as well? */
+extern bool sim_is_busy (const struct sim_device *leg, bool itself);
 /* Make one step; or return the time when one could be made. */
 extern uint64_t sim_io_step (void);
 /* At a power cut, or only the end of the process: all that is in flight gets some way
