@@ -77,7 +77,7 @@ sim_cache_lost (struct sim_device *dev)
   dev->faulty = true;
   if (dev->kind != SIM_LEG)
     return;
-  dev->lost = true;
+  phase.lossy = dev->lost = true;
   dev->losses++;
   sim_news++;
   sim_update_losses ();

@@ -577,7 +577,7 @@ begin_phase (bool last)
 
   phase.last = last;
   phase.ended = phase.started = false;
-  phase.degraded = false;
+  phase.degraded = phase.lossy = false;
   for (i = 0; i < sim_num_devices; i++) {
     if (last || sim_chance (&sim_plan, 80))
       sim_device_heal (sim_devices[i]);
@@ -624,7 +624,9 @@ forget_failures (void)
       sim_evict (sim_devices[i]);
 }
 
-/* Has no device lost anything, and none is about to? */
+/* Has no leg lost anything, and none is about to?  One that has while it was
+ * recovered may be in sync by now.
+ */
 static bool
 all_is_kept (void)
 {
@@ -634,7 +636,7 @@ all_is_kept (void)
 
   for (i = 0; i < sim_num_devices; i++) {
     dev = sim_devices[i];
-    if (dev->flush_failed || dev->lost)
+    if (dev->flush_failed || phase.lossy)
       return false;
     for (j = 0; j < dev->num_dirty; j++)
       if (dev->flags[dev->dirty[j]] & SIM_FORGOTTEN)

@@ -36,6 +36,7 @@ struct phase {
   bool stale;                   /* none of these is up to date */
   bool over;                    /* the history ends here */
   bool blank;                   /* a copy has been made so */
+  bool lossy;                   /* a leg has lost its cache in it */
   unsigned long in_sync;        /* legs, when it started */
 };
 
