@@ -97,12 +97,27 @@ sim_is_alone (const struct sim_device *dev)
  */
 #define LOSE_AGAIN false
 
+/* True to have reads fail of a leg that has to be mended: what cannot be read is not. */
+#define UNREADABLE_SUSPECTS false
+
+static bool
+is_suspect (const struct sim_device *dev)
+{
+  return mirror != NULL && dev->leg >= 0 &&
+    mirror_suspects (mirror) & 1UL << dev->leg;
+}
+
 bool
 sim_may_lose (const struct sim_device *dev)
 {
   return sim_is_alone (dev) &&
-    (LOSE_AGAIN || mirror == NULL || mirror->num_legs == 1 ||
-     !(mirror_suspects (mirror) & 1UL << dev->leg));
+    (LOSE_AGAIN || !is_suspect (dev) || mirror->num_legs == 1);
+}
+
+bool
+sim_may_fail_to_read (const struct sim_device *dev)
+{
+  return UNREADABLE_SUSPECTS || !is_suspect (dev);
 }
 
 /*----------------------------------------------------------------------
@@ -240,7 +255,6 @@ sim_bad_luck (void *unused)
 
 #define LEASE (UINT64_C (16) * NSEC_PER_SEC)
 #define LATE (UINT64_C (1100) * 1000 * 1000)
-
 /* True to have legs edited as well that a server has used, and of which the log knows no
  * time: those that have never been in sync.
  */

@@ -175,7 +175,7 @@ start (struct op *op)
   else if (op->op == DM_IO_FLUSH)
     start_flush (op);
   else if (op->op == DM_IO_READ) {
-    if (fails (op, SIM_FAIL_READ))
+    if (fails (op, SIM_FAIL_READ) && sim_may_fail_to_read (op->dev))
       op->error = op->dev->fail_errno;
   }
   else {

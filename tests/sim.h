@@ -310,6 +310,8 @@ extern void sim_cache_lost (struct sim_device *dev);
  * sync.
  */
 extern bool sim_may_lose (const struct sim_device *dev);
+/* Of a history: reading may fail for a while. */
+extern bool sim_may_fail_to_read (const struct sim_device *dev);
 /* Of a history: no other leg is in sync. */
 extern bool sim_is_alone (const struct sim_device *dev);
 /* Of a history: a fiber could not read that sector. */
