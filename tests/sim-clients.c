@@ -16,6 +16,7 @@
 #include <glib.h>
 
 #include "clock.h"
+#include "mirror.h"
 #include "sim-plan.h"
 
 #define SECTOR DM_IO_SECTOR_SIZE
@@ -26,8 +27,8 @@
 
 /* Each client has its own. */
 static struct dm_mirror_client connections[MAX_CLIENTS];
-/* What sim_news was when it was told last: then a flush of it may fail once. */
-static unsigned int told[MAX_CLIENTS];
+/* What sim_news was when it was told last, or any: then a flush of it may fail once. */
+static unsigned int told[MAX_CLIENTS], told_last;
 
 static unsigned char buffers[MAX_CLIENTS][MAX_SECTORS * SECTOR];
 /* Of each sector: changes in flight, and begun. */
@@ -39,6 +40,43 @@ uint32_t
 sim_pick (uint32_t low, uint32_t high)
 {
   return low + sim_below (&sim_plan, high - low + 1);
+}
+
+/*----------------------------------------------------------------------
+ * What may fail
+ */
+
+bool
+sim_is_faulty (const struct sim_device *dev)
+{
+  return dev->failing != 0 || dev->flush_failed || dev->dead ||
+    dev->bdev.offline || dev->bdev.failed || dev->num_bad > 0;
+}
+
+bool
+sim_in_sync (const struct sim_record *record, const struct sim_device *dev)
+{
+  return dev->leg >= 0 && record->in_sync & 1UL << dev->leg;
+}
+
+bool
+sim_must_succeed (void)
+{
+  unsigned int i, good_legs = 0, good_copies = 0;
+  struct sim_record record;
+  struct sim_device *dev;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < sim_num_devices; i++) {
+    dev = sim_devices[i];
+    if (!dev->present || dev->faulty)
+      continue;
+    if (dev->kind == SIM_COPY)  /* one that may get old writes may not be in use */
+      good_copies += dev->bdev.late == 0;
+    else if (sim_in_sync (&record, dev) && phase.in_sync & 1UL << dev->leg)
+      good_legs++;
+  }
+  return good_copies > 0 && good_legs >= plan.quorum;
 }
 
 /*----------------------------------------------------------------------
@@ -60,7 +98,7 @@ pick_range (uint32_t *sector, uint32_t *count)
 
   n = sim_chance (&sim_plan, 80) ? sim_pick (1, 8) :
     sim_chance (&sim_plan, 80) ? sim_pick (1, 64) :
-    sim_pick (1, 2 * plan.chunk);
+    sim_pick (1, MIN (2 * plan.chunk, 256));
   if (sim_chance (&sim_plan, 70))
     *sector = plan.hot + sim_pick (0, 20) - 10;
   else if (sim_chance (&sim_plan, 50))
@@ -83,8 +121,10 @@ struct change {
   uint32_t sector, count;
   sim_value value;
   unsigned int flags, handle;
-  unsigned int begun[2 * DM_LOG_MIN_CHUNK];
+  unsigned int begun[MAX_SECTORS];
   bool has_quorum;              /* at the beginning */
+  unsigned long in_sync;        /* the same: legs */
+  unsigned long unflushed;      /* the same: those whose flush has failed */
   unsigned int losses[SIM_MAX_LEGS];
 };
 
@@ -102,8 +142,13 @@ begin_change (struct change *c)
 
   sim_record_read (&record, true, SIM_ALL_COPIES);
   c->has_quorum = has_quorum (&record);
+  c->in_sync = record.in_sync;
   for (i = 0; i < SIM_MAX_LEGS; i++)
-    c->losses[i] = legs[i] != NULL ? legs[i]->losses : 0;
+    if (legs[i] != NULL) {
+      c->losses[i] = legs[i]->losses;
+      if (legs[i]->is_unflushed)
+        c->unflushed |= 1UL << i;
+    }
   c->handle = sim_write_begin (c->sector, c->count, c->value);
   for (i = 0; i < c->count; i++) {
     c->begun[i] = ++changes[c->sector + i].begun;
@@ -112,49 +157,102 @@ begin_change (struct change *c)
   }
 }
 
+/* Has nobody else changed this sector of it meanwhile? */
+static bool
+is_last_change (const struct change *c, uint32_t i)
+{
+  return changes[c->sector + i].in_flight == 0 &&
+    changes[c->sector + i].begun == c->begun[i];
+}
+
+/* Has the leg lost nothing since it began? */
+static bool
+has_kept (const struct change *c, const struct sim_device *leg)
+{
+  return leg->losses == c->losses[leg->number] && !leg->lost;
+}
+
+/* The first of its sectors that the leg has not, or COUNT. */
+static uint32_t
+first_lacking (const struct change *c, const struct sim_device *leg)
+{
+  bool fua = c->flags & DM_IO_FUA;
+  uint32_t i, s = leg->start + c->sector;
+
+  for (i = 0; i < c->count; i++)
+    if (is_last_change (c, i) &&
+        (leg->cached[s + i] != c->value ||
+         (fua && leg->stable[s + i] != c->value)))
+      break;
+  return i;
+}
+
 /* W3: what is acknowledged is on each leg that is durably in sync, unless
  * it was changed again meanwhile, or lost.
  */
 static void
-check_legs (const struct change *c, const struct sim_record *record,
-            const struct sim_device *leg)
+check_leg (const struct change *c, const struct sim_record *record,
+           const struct sim_device *leg)
 {
-  bool fua = c->flags & DM_IO_FUA;
   uint32_t i, s;
 
-  if (leg->kind != SIM_LEG || leg->losses != c->losses[leg->number] ||
-      leg->lost || !sim_in_sync (record, leg))
+  if (!has_kept (c, leg) || !sim_in_sync (record, leg))
     return;
-  for (i = 0, s = c->sector; i < c->count; i++, s++) {
-    if (changes[s].in_flight > 0 || changes[s].begun != c->begun[i])
-      continue;
-    if (leg->cached[leg->start + s] != c->value ||
-        (fua && leg->stable[leg->start + s] != c->value))
-      sim_fail ("W3: sector %u was acknowledged to be %u%s, and is %u (%u) "
-                "on leg %u, which the log says is in sync", s, c->value,
-                fua ? " (FUA)" : "", leg->cached[leg->start + s],
-                leg->stable[leg->start + s], leg->number);
-  }
+  i = first_lacking (c, leg);
+  s = c->sector + i;
+  if (i < c->count)
+    sim_fail ("W3: sector %u was acknowledged to be %u%s, and is %u (%u) "
+              "on leg %u, which the log says is in sync", s, c->value,
+              c->flags & DM_IO_FUA ? " (FUA)" : "",
+              leg->cached[leg->start + s], leg->stable[leg->start + s],
+              leg->number);
+}
+
+/* W3: so many legs as the quorum have it that were in sync, or are.  One that has lost
+ * something since had it, perhaps; one that could not be flushed all the time does not
+ * count (F1).
+ */
+static void
+check_quorum (const struct change *c, const struct sim_record *record)
+{
+  unsigned int i, have = 0;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 &&
+        (c->in_sync | record->in_sync) & 1UL << legs[i]->leg &&
+        !(c->unflushed & 1UL << i && legs[i]->is_unflushed) &&
+        (!has_kept (c, legs[i]) || first_lacking (c, legs[i]) == c->count))
+      have++;
+  if (have < plan.quorum || (!c->has_quorum && !has_quorum (record)))
+    sim_fail ("W3: a write is acknowledged that %u legs have, less than the "
+              "quorum", have);
+}
+
+static void
+check_change (const struct change *c)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL)
+      check_leg (c, &record, legs[i]);
+  check_quorum (c, &record);
 }
 
 static void
 end_change (const struct change *c, bool ok, bool sure)
 {
-  struct sim_record record;
-  unsigned int i;
+  uint32_t i;
 
   for (i = 0; i < c->count; i++)
     changes[c->sector + i].in_flight--;
   sim_update_losses ();
   sim_trace ("%s: %u to %u+%u: %s", sim_fiber_name (sim_self ()), c->value,
              c->sector, c->count, ok ? "done" : "failed");
-  if (ok && sure) {
-    sim_record_read (&record, true, SIM_ALL_COPIES);
-    for (i = 0; i < sim_num_devices; i++)
-      check_legs (c, &record, sim_devices[i]);
-    if (!c->has_quorum && !has_quorum (&record))
-      sim_fail ("W3: a write is acknowledged with less than the quorum");
-  }
+  if (ok && sure)
+    check_change (c);
   sim_write_end (c->handle, !ok || !sure ? SIM_MAYBE :
                  c->flags & DM_IO_FUA ? SIM_DURABLE : SIM_DONE);
 }
@@ -214,6 +312,18 @@ do_zero (void)
   check_success (ok, "zeroing");
 }
 
+/* A flush of a client has failed. */
+static void
+hear (unsigned int client)
+{
+  unsigned int i;
+
+  told_last = told[client] = sim_news;
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL)
+      legs[i]->is_unflushed = legs[i]->flush_failed;
+}
+
 static void
 do_flush (unsigned int client)
 {
@@ -232,7 +342,19 @@ do_flush (unsigned int client)
     sim_flush_failed (begun, 1U << client);
   check_success (ok || told[client] != sim_news, "a flush");
   if (!ok)
-    told[client] = sim_news;
+    hear (client);
+}
+
+static void
+do_reconnect (unsigned int client)
+{
+  sim_trace ("%s: disconnects and comes back", sim_fiber_name (sim_self ()));
+  sim_count (told[client] != sim_news ? SIM_CLIENT_RETURNS_UNTOLD :
+             SIM_CLIENT_RETURNS);
+  sim_pause ();
+  dm_mirror_client_init (mirror, &connections[client]);
+  sim_client_returns (client);
+  told[client] = told_last;
 }
 
 static sim_value
@@ -275,7 +397,9 @@ forget_bad (const struct sim_fiber *fiber)
       notes[i].fiber = NULL;
 }
 
-/* R1: what could not be read has been rewritten, or the leg has failed. */
+/* R1: what could not be read has been rewritten, or the leg has failed, or is just being
+ * recorded as such.
+ */
 static void
 check_repaired (const struct sim_fiber *fiber)
 {
@@ -287,7 +411,7 @@ check_repaired (const struct sim_fiber *fiber)
   sim_record_read (&record, true, SIM_ALL_COPIES);
   for (i = 0; i < MAX_NOTES; i++)
     if (notes[i].fiber == fiber && sim_in_sync (&record, notes[i].dev) &&
-        !notes[i].dev->leaving &&
+        mirror_in_sync (mirror) & 1UL << notes[i].dev->leg &&
         notes[i].dev->flags[notes[i].sector] & SIM_BAD)
       sim_fail ("R1: sector %u of leg %u could not be read, was not "
                 "rewritten, and the leg is in sync",
@@ -405,7 +529,14 @@ client (void *arg)
 
   for (i = 0; i < plan.requests; i++) {
     sim_pause ();
-    switch (sim_below (&sim_plan, 16)) {
+    if (told[number] != sim_news && sim_chance (&sim_plan, 20))
+      do_reconnect (number);
+    if (told[number] != sim_news && sim_chance (&sim_plan, 40))
+      do_read (buffer);
+    switch (sim_below (&sim_plan, 17)) {
+    case 16:
+      do_reconnect (number);
+      break;
     case 0: case 1:
       do_flush (number);
       break;
@@ -430,6 +561,13 @@ client (void *arg)
  */
 
 void
+sim_count_in_recovery (enum sim_event event)
+{
+  if (mirror != NULL && plan.resync_rate != 0 && mirror_recovering (mirror) != 0)
+    sim_count (event);
+}
+
+void
 sim_run_clients (void)
 {
   struct sim_fiber *fibers[MAX_CLIENTS + 2];
@@ -439,7 +577,7 @@ sim_run_clients (void)
   memset (notes, 0, sizeof notes);
   for (i = 0; i < plan.clients; i++) {
     dm_mirror_client_init (mirror, &connections[i]);
-    told[i] = sim_news;
+    told_last = told[i] = sim_news;
     fibers[n++] = sim_spawn (client, buffers[i], "client");
   }
   if (plan.faults > 0) {
@@ -452,6 +590,13 @@ sim_run_clients (void)
     sim_sleep (sim_next (&sim_plan) % UINT64_C (20000000000));
 }
 
+static bool
+is_left_out (const struct dm_mirror_leg_status *status)
+{
+  return status->state == DM_MIRROR_MISSING ||
+    (status->state == DM_MIRROR_FAILED && status->by_user);
+}
+
 static void
 add_failed_legs (void)
 {
@@ -461,8 +606,7 @@ add_failed_legs (void)
   dm_mirror_get_status (mirror, &status);
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i]->leg >= 0 &&
-        status.legs[legs[i]->leg].state == DM_MIRROR_FAILED &&
-        status.legs[legs[i]->leg].by_user)
+        is_left_out (&status.legs[legs[i]->leg]))
       sim_add_leg (legs[i]);
   dm_mirror_status_clear (&status);
 }
@@ -483,6 +627,9 @@ sim_settle (void)
   unsigned int i;
 
   sim_oracle_weak (false);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL)
+      legs[i]->present = true;
   add_failed_legs ();
   read_all ();
   for (i = 0; i < PATIENCE && !dm_mirror_is_in_sync (mirror); i++)

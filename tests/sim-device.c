@@ -66,6 +66,16 @@ sim_device_new (enum sim_kind kind, unsigned int number, uint32_t sectors,
   return dev;
 }
 
+static unsigned char *
+at (unsigned char **blocks, uint32_t sector)
+{
+  unsigned char **block = &blocks[sector / PER_BLOCK];
+
+  if (*block == NULL)
+    *block = g_malloc0 (SIM_BLOCK);
+  return *block + sector % PER_BLOCK * SECTOR;
+}
+
 static void
 free_blocks (struct sim_device *dev)
 {
@@ -81,11 +91,18 @@ void
 sim_devices_clear (void)
 {
   struct sim_device *dev;
+  uint32_t i;
 
   while (sim_num_devices > 0) {
     dev = sim_devices[--sim_num_devices];
     if (dev->kind == SIM_COPY)
       free_blocks (dev);
+    for (i = 0; dev->kind == SIM_COPY && dev->saved &&
+         i <= dev->sectors / PER_BLOCK; i++)
+      g_free (dev->saved_block[i]);
+    g_free (dev->saved_block);
+    g_free (dev->saved_values);
+    g_free (dev->saved_flags);
     g_free (dev->stable_block);
     g_free (dev->cached_block);
     g_free (dev->stable);
@@ -103,7 +120,7 @@ sim_device_heal (struct sim_device *dev)
   if (dev->flush_failed)
     sim_lose_cache (dev);
   dev->failing = 0;
-  dev->flush_failed = false;
+  dev->flush_failed = dev->is_unflushed = false;
   dev->dead = false;
   dev->back_at = 0;
   dev->slow_until = 0;
@@ -126,11 +143,97 @@ sim_device_mend (struct sim_device *dev)
 void
 sim_device_blank (struct sim_device *dev)
 {
-  g_assert (dev->kind == SIM_COPY);
-  free_blocks (dev);
+  if (dev->kind == SIM_LEG) {
+    memset (dev->stable, 0, dev->sectors * sizeof dev->stable[0]);
+    memset (dev->cached, 0, dev->sectors * sizeof dev->cached[0]);
+  }
+  else
+    free_blocks (dev);
   dev->changed = ~UINT64_C (0);
   memset (dev->flags, 0, dev->sectors);
   dev->num_dirty = dev->num_bad = 0;
+}
+
+void
+sim_save (struct sim_device *dev)
+{
+  uint32_t i;
+
+  dev->saved = true;
+  dev->saved_flags = g_malloc (dev->sectors);
+  memcpy (dev->saved_flags, dev->flags, dev->sectors);
+  dev->saved_mtime = dev->mtime;
+  if (dev->kind == SIM_LEG) {
+    dev->saved_values = g_new (sim_value, dev->sectors);
+    memcpy (dev->saved_values, dev->cached,
+            dev->sectors * sizeof dev->cached[0]);
+    return;
+  }
+  dev->saved_block = g_new0 (unsigned char *, dev->sectors / PER_BLOCK + 1);
+  for (i = 0; i <= dev->sectors / PER_BLOCK; i++)
+    if (dev->cached_block[i] != NULL) {
+      dev->saved_block[i] = g_malloc (SIM_BLOCK);
+      memcpy (dev->saved_block[i], dev->cached_block[i], SIM_BLOCK);
+    }
+}
+
+static void
+set_blocks_back (struct sim_device *dev)
+{
+  uint32_t i;
+
+  for (i = 0; i <= dev->sectors / PER_BLOCK; i++)
+    if (dev->saved_block[i] != NULL) {
+      memcpy (at (dev->stable_block, i * PER_BLOCK), dev->saved_block[i],
+              SIM_BLOCK);
+      memcpy (at (dev->cached_block, i * PER_BLOCK), dev->saved_block[i],
+              SIM_BLOCK);
+    }
+}
+
+void
+sim_set_back (struct sim_device *dev)
+{
+  uint32_t i;
+
+  sim_trace ("%s is set back", dev->name);
+  sim_device_blank (dev);
+  for (i = 0; i < dev->sectors; i++)
+    dev->flags[i] = dev->saved_flags[i] & SIM_ALLOCATED;
+  if (dev->kind == SIM_COPY)
+    set_blocks_back (dev);
+  else {
+    memcpy (dev->stable, dev->saved_values,
+            dev->sectors * sizeof dev->stable[0]);
+    memcpy (dev->cached, dev->saved_values,
+            dev->sectors * sizeof dev->cached[0]);
+  }
+  dev->mtime = dev->stable_mtime = dev->saved_mtime;
+  dev->mtime_kept = false;
+}
+
+void
+sim_edited_now (struct sim_device *dev)
+{
+  dev->mtime = dev->stable_mtime = sim_date ();
+  dev->mtime_kept = false;
+  dev->edited = true;
+}
+
+void
+sim_edit (struct sim_device *dev, uint32_t sector, uint32_t count)
+{
+  uint32_t end = MIN (sector + count, dev->sectors);
+
+  sim_trace ("%s: others write %u+%u", dev->name, sector - dev->start,
+             end - sector);
+  for (; sector < end; sector++) {
+    dev->num_bad -= (dev->flags[sector] & SIM_BAD) != 0;
+    dev->flags[sector] &= ~SIM_BAD;
+    dev->flags[sector] |= SIM_ALLOCATED;
+    dev->cached[sector] = dev->stable[sector] = SIM_FOREIGN + sector;
+  }
+  sim_edited_now (dev);
 }
 
 void
@@ -185,16 +288,6 @@ decode (const struct sim_device *dev, uint32_t sector, const void *data)
     sim_fail ("data of sector %u is written to sector %u of leg %u", word[1],
               sector - dev->start, dev->number);
   return word[0];
-}
-
-static unsigned char *
-at (unsigned char **blocks, uint32_t sector)
-{
-  unsigned char **block = &blocks[sector / PER_BLOCK];
-
-  if (*block == NULL)
-    *block = g_malloc0 (SIM_BLOCK);
-  return *block + sector % PER_BLOCK * SECTOR;
 }
 
 static void

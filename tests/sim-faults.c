@@ -15,44 +15,13 @@
 #include <glib.h>
 
 #include "clock.h"
+#include "log-private.h"
+#include "mirror.h"
 #include "sim-plan.h"
 
 /*----------------------------------------------------------------------
- * What may fail, and what may be lost
+ * What may be lost
  */
-
-bool
-sim_is_faulty (const struct sim_device *dev)
-{
-  return dev->failing != 0 || dev->flush_failed || dev->dead ||
-    dev->bdev.offline || dev->bdev.failed || dev->num_bad > 0;
-}
-
-bool
-sim_in_sync (const struct sim_record *record, const struct sim_device *dev)
-{
-  return dev->leg >= 0 && record->in_sync & 1UL << dev->leg;
-}
-
-bool
-sim_must_succeed (void)
-{
-  unsigned int i, good_legs = 0, good_copies = 0;
-  struct sim_record record;
-  struct sim_device *dev;
-
-  sim_record_read (&record, true, SIM_ALL_COPIES);
-  for (i = 0; i < sim_num_devices; i++) {
-    dev = sim_devices[i];
-    if (!dev->present || dev->faulty)
-      continue;
-    if (dev->kind == SIM_COPY)  /* one that may get old writes may not be in use */
-      good_copies += dev->bdev.late == 0;
-    else if (sim_in_sync (&record, dev) && phase.in_sync & 1UL << dev->leg)
-      good_legs++;
-  }
-  return good_copies > 0 && good_legs >= plan.quorum;
-}
 
 /* A leg in sync that nothing is wrong with, so that it makes up for what
  * others lose.
@@ -108,7 +77,7 @@ sim_cache_lost (struct sim_device *dev)
   dev->faulty = true;
   if (dev->kind != SIM_LEG)
     return;
-  dev->lost = true;
+  phase.lossy = dev->lost = true;
   dev->losses++;
   sim_news++;
   sim_update_losses ();
@@ -121,6 +90,34 @@ sim_is_alone (const struct sim_device *dev)
 
   sim_record_read (&record, true, SIM_ALL_COPIES);
   return dev->leg >= 0 && record.in_sync == 1UL << dev->leg;
+}
+
+/* True to have a leg lose what it shows by one more flush that fails before it has been
+ * mended, although another may have been recovered from what it showed.
+ */
+#define LOSE_AGAIN false
+
+/* True to have reads fail of a leg that has to be mended: what cannot be read is not. */
+#define UNREADABLE_SUSPECTS false
+
+static bool
+is_suspect (const struct sim_device *dev)
+{
+  return mirror != NULL && dev->leg >= 0 &&
+    mirror_suspects (mirror) & 1UL << dev->leg;
+}
+
+bool
+sim_may_lose (const struct sim_device *dev)
+{
+  return sim_is_alone (dev) &&
+    (LOSE_AGAIN || !is_suspect (dev) || mirror->num_legs == 1);
+}
+
+bool
+sim_may_fail_to_read (const struct sim_device *dev)
+{
+  return UNREADABLE_SUSPECTS || !is_suspect (dev);
 }
 
 /*----------------------------------------------------------------------
@@ -176,6 +173,7 @@ static void
 strike (struct sim_device *dev, unsigned int kind)
 {
   dev->faulty = true;
+  sim_count_in_recovery (SIM_FAULT_RECOVERY);
   sim_trace ("%s: fault %u", dev->name, kind);
   if (kind < 4)
     start_failing (dev);
@@ -206,6 +204,15 @@ beside (const struct sim_device *dev)
   return dev->kind == SIM_LEG ? copies[dev->number] : legs[dev->number];
 }
 
+/* So that there is something to be late. */
+static void
+await_change (struct sim_device *dev)
+{
+  dev->awaited = true;
+  sim_block (&dev->awaited, sim_now + NSEC_PER_SEC, "a change");
+  dev->awaited = false;
+}
+
 /* What is on one disk often fails at once. */
 static void
 strike_one (void)
@@ -214,6 +221,8 @@ strike_one (void)
   struct sim_device *other = beside (dev);
   unsigned int kind = sim_below (&sim_plan, 10);
 
+  if (dev->bdev.late > 0)
+    await_change (dev);
   strike (dev, kind);
   if (other != NULL && sim_chance (&sim_plan, 70))
     strike (other, kind);
@@ -234,6 +243,424 @@ sim_bad_luck (void *unused)
     strike_one ();
   }
   return NULL;
+}
+
+/*----------------------------------------------------------------------
+ * Others, who write to files that are legs
+ *
+ * The library notices by size and time.  It cannot in the seconds of the lease after the
+ * last write of a server that has crashed, nor in those that writes to a leg that leaves
+ * may take to arrive, nor if the clock is wrong: what is done then is not simulated.
+ */
+
+#define LEASE (UINT64_C (16) * NSEC_PER_SEC)
+#define LATE (UINT64_C (1100) * 1000 * 1000)
+/* True to have legs edited as well that a server has used, and of which the log knows no
+ * time: those that have never been in sync.
+ */
+#define EDIT_UNSTAMPED false
+/* True to have legs edited that were recovering when the server ended properly, soon
+ * after that: the log keeps their lease.
+ */
+#define EDIT_RECOVERING false
+/* True to have legs edited that have done all that they were sent, while other legs have
+ * not: the library takes the time when all have for that at which the leg was left.
+ */
+#define EDIT_BESIDE_REQUESTS false
+
+unsigned long
+sim_edited (void)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 && legs[i]->edited)
+      set |= 1UL << legs[i]->leg;
+  return set;
+}
+
+static bool
+is_used (const struct sim_device *dev)
+{
+  enum dm_mirror_state state = mirror->legs[dev->leg].state;
+
+  return state == DM_MIRROR_IN_SYNC || state == DM_MIRROR_RECOVERING;
+}
+
+/* And what was seen is durable. */
+static bool
+was_looked_at (const struct sim_device *dev)
+{
+  return mirror != NULL && is_used (dev) &&
+    (mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC || !mirror->log->dead);
+}
+
+void
+sim_note_looked (unsigned long set)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++) {
+    if (legs[i] == NULL || legs[i]->leg < 0)
+      continue;
+    if (was_looked_at (legs[i]))
+      legs[i]->was_used = true;
+    else if (legs[i]->remote || !(set & 1UL << legs[i]->leg))
+      continue;
+    legs[i]->edited = legs[i]->behind = false;
+  }
+}
+
+/* A leg in sync that is not what the log takes it for, and can be told from what it was
+ * only if others are there.
+ */
+static bool
+needs_others (const struct sim_device *dev)
+{
+  struct sim_record record;
+
+  if (dev == NULL || !(dev->behind || (dev->remote && dev->edited)))
+    return false;
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  return sim_in_sync (&record, dev);
+}
+
+static bool
+any_needs_others (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (needs_others (legs[i]))
+      return true;
+  return false;
+}
+
+/* Can it be known later what it was like? */
+static bool
+can_edit (const struct sim_device *dev)
+{
+  struct sim_record record;
+
+  if (dev == NULL || dev->leg < 0 || dev->remote || plan.clock_jumps ||
+      sim_is_busy (dev, EDIT_BESIDE_REQUESTS))
+    return false;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  return record.stamp[dev->leg] != 0 ||
+    (EDIT_UNSTAMPED && dev->was_used && !sim_in_sync (&record, dev));
+}
+
+static void
+edit (struct sim_device *dev, enum sim_event event)
+{
+  uint32_t first = dev->start + sim_pick (0, plan.sectors - 1);
+
+  unsigned int kind = sim_below (&sim_plan, 8);
+
+  sim_count (event);
+  if (kind == 0) {
+    sim_count (SIM_BLANK_LEG);
+    sim_device_blank (dev);
+    sim_edited_now (dev);
+  }
+  else if (kind == 1 && dev->saved) {
+    sim_set_back (dev);
+    sim_edited_now (dev);
+  }
+  else if (kind < 4)
+    sim_edit (dev, dev->start, plan.sectors);
+  else
+    sim_edit (dev, first, sim_pick (1, 64));
+}
+
+void
+sim_edit_unserved (bool in_order)
+{
+  struct sim_device *dev = legs[sim_below (&sim_plan, plan.num_legs)];
+  struct sim_record record;
+
+  if (!sim_chance (&sim_plan, 20) || !can_edit (dev) || any_needs_others ())
+    return;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  /* Who has edited all has nothing left to be copied from. */
+  if ((record.in_sync & ~sim_edited () & ~(1UL << dev->leg)) == 0 &&
+      sim_chance (&sim_plan, 80))
+    return;
+  if (!in_order || record.dirty ||
+      (!EDIT_RECOVERING && !sim_in_sync (&record, dev)))
+    sim_now += LEASE;
+  edit (dev, SIM_EDIT_UNSERVED);
+}
+
+/*----------------------------------------------------------------------
+ * What is not what it was: blank, or an older state of itself
+ *
+ * There is always a copy of the log that knows all; without one there is nothing by
+ * which the library could know better.  After a crash a leg that was set back with its
+ * time can be known by another that was written since; one without others cannot, nor
+ * one to a time within the lease.  A remote leg, which has no time, is known by samples,
+ * which see all of a small volume that is clean.
+ */
+
+#define SAMPLED 512             /* sectors, of which all are */
+
+void
+sim_save_some (void)
+{
+  unsigned int i;
+
+  if (sim_chance (&sim_plan, 70))
+    return;
+  for (i = 0; i < sim_num_devices; i++)
+    if (!sim_devices[i]->saved)
+      sim_save (sim_devices[i]);
+}
+
+/* What the copies say is durable, as after a power cut. */
+static bool
+copies_are_stable (void)
+{
+  unsigned int i, n = 0;
+
+  for (i = 0; i < plan.num_copies; i++)
+    n += copies[i]->num_dirty;
+  return n == 0;
+}
+
+/* Is another copy current, so that this one is not needed? */
+static bool
+can_do_without (const struct sim_device *copy)
+{
+  struct sim_record record;
+
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  return (record.current & ~(1UL << copy->number)) != 0;
+}
+
+static void
+blank_copy (struct sim_device *dev)
+{
+  if (!can_do_without (dev) || any_needs_others ())
+    return;
+  phase.blank = true;
+  sim_trace ("%s is blank", dev->name);
+  sim_count (SIM_BLANK_COPY);
+  sim_device_blank (dev);
+  sim_late_forget (dev);        /* it is another file */
+}
+
+static bool
+set_copy_back (struct sim_device *dev)
+{
+  if (!dev->saved || !can_do_without (dev) || dev->bdev.late > 0 ||
+      any_needs_others ())
+    return false;
+  sim_count (SIM_OLD_COPY);
+  sim_set_back (dev);
+  sim_record_set_back (dev);
+  return true;
+}
+
+/* Is there another that has surely been written since that leg was quiet? */
+static bool
+other_was_written (const struct sim_record *record,
+                   const struct sim_device *dev)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i] != dev && sim_in_sync (record, legs[i]) &&
+        legs[i]->present && !legs[i]->remote && !legs[i]->edited &&
+        record->stamp[legs[i]->leg] != 0 &&
+        legs[i]->mtime > record->stamp[legs[i]->leg] &&
+        legs[i]->mtime > record->stamp[dev->leg])
+      return true;
+  return false;
+}
+
+/* With its time. */
+static bool
+set_leg_back (struct sim_device *dev)
+{
+  struct sim_record record;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  if (!dev->saved || !copies_are_stable () || !can_edit (dev) ||
+      record.stamp[dev->leg] == 0 || any_needs_others () ||
+      dev->saved_mtime == dev->mtime)
+    return false;
+  if (dev->saved_mtime < record.stamp[dev->leg]) {
+    sim_count (SIM_OLD_LEG);
+    sim_set_back (dev);
+    dev->edited = true;
+    return true;
+  }
+  if (dev->saved_mtime > record.stamp[dev->leg] || !record.dirty ||
+      phase.blank || !sim_in_sync (&record, dev) ||
+      !other_was_written (&record, dev))
+    return false;
+  sim_count (SIM_OLD_AFTER_CRASH);
+  sim_set_back (dev);
+  dev->behind = true;
+  return true;
+}
+
+/* The samples would show that. */
+static bool
+can_be_other_disk (const struct sim_device *dev)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  if (dev->leg < 0 || !dev->remote || sim_late_pending (dev) ||
+      dev->bdev.block_size != DM_IO_SECTOR_SIZE ||
+      plan.sectors > SAMPLED || !copies_are_stable () || any_needs_others ())
+    return false;
+  for (i = 0; i < sim_num_devices; i++)
+    if (sim_devices[i]->num_bad > 0)
+      return false;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  return !record.dirty &&
+    (record.in_sync & ~sim_edited () & ~(1UL << dev->leg)) != 0;
+}
+
+static void
+put_other_disk (struct sim_device *dev)
+{
+  if (!can_be_other_disk (dev))
+    return;
+  sim_count (SIM_OTHER_DISK);
+  if (dev->saved && sim_chance (&sim_plan, 50) &&
+      memcmp (dev->saved_values, dev->cached,
+              dev->sectors * sizeof dev->cached[0]) != 0)
+    sim_set_back (dev);
+  else
+    sim_edit (dev, dev->start, plan.sectors);
+  dev->edited = true;
+}
+
+void
+sim_replace_some (void)
+{
+  struct sim_device *leg = legs[sim_below (&sim_plan, plan.num_legs)];
+  struct sim_device *copy = copies[sim_below (&sim_plan, plan.num_copies)];
+
+  switch (sim_below (&sim_plan, 30)) {
+  case 0: case 1:
+    blank_copy (copy);
+    break;
+  case 2: case 3:
+    set_copy_back (copy);
+    break;
+  case 4: case 5:
+    set_leg_back (leg);
+    break;
+  case 6: case 7: case 8:
+    if (beside (leg) != NULL)
+      copy = beside (leg);
+    if (set_leg_back (leg) && set_copy_back (copy))
+      sim_count (SIM_OLD_BOTH);
+    break;
+  case 9: case 10:
+    put_other_disk (leg);
+  }
+}
+
+/* The user has put another disk in its place, and starts with it, or without. */
+static void
+show_other_disk (struct sim_device *dev)
+{
+  struct sim_record record;
+  unsigned int i, others = 0;
+
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    others += legs[i] != NULL && legs[i] != dev && legs[i]->present &&
+      !legs[i]->edited && sim_in_sync (&record, legs[i]);
+  dev->present = others > 0 && !phase.trouble && !phase.last &&
+    sim_chance (&sim_plan, 30);
+  phase.degraded = !dev->present;
+}
+
+static void
+show_behind (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL) {
+      legs[i]->present = true;
+      phase.trouble = phase.trouble || sim_is_faulty (legs[i]);
+    }
+  phase.degraded = false;
+}
+
+void
+sim_show_replaced (void)
+{
+  unsigned int i;
+
+  if (phase.last && phase.blank)
+    phase.degraded = true;
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (!needs_others (legs[i]))
+      continue;
+    else if (legs[i]->behind)
+      show_behind ();
+    else
+      show_other_disk (legs[i]);
+}
+
+unsigned long
+sim_beside_old_copies (void)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < plan.num_copies; i++)
+    if (copies[i]->set_back && beside (copies[i]) != NULL &&
+        beside (copies[i])->leg >= 0)
+      set |= 1UL << beside (copies[i])->leg;
+  return set;
+}
+
+unsigned long
+sim_other_disks (void)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (needs_others (legs[i]) && !legs[i]->behind)
+      set |= 1UL << legs[i]->leg;
+  return set;
+}
+
+/*----------------------------------------------------------------------
+ * The same, while the server runs
+ */
+
+/* One that the mirror does not use: it was lost, and nobody can reach it just now. */
+static void
+edit_lost (void)
+{
+  struct sim_device *dev = NULL;
+  struct sim_record record;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS && dev == NULL; i++)
+    if (legs[i] != NULL && legs[i]->bdev.failed)
+      dev = legs[i];
+  if (dev != NULL)
+    sim_sleep (LATE);
+  if (!can_edit (dev) || !dev->bdev.failed || is_used (dev) ||
+      mirror->log->dead || mirror->legs[dev->leg].state == DM_MIRROR_MISSING ||
+      sim_date () < mirror->legs[dev->leg].left + LATE)
+    return;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  if (!sim_in_sync (&record, dev))
+    edit (dev, SIM_EDIT_LOST);
 }
 
 /*----------------------------------------------------------------------
@@ -290,16 +717,23 @@ static void
 fail_leg (void)
 {
   struct sim_device *dev = legs[sim_below (&sim_plan, plan.num_legs)];
+  int r;
 
   if (dev->leg < 0)
     return;
   sim_trace ("user: fail leg %u", dev->number);
+  sim_count_in_recovery (SIM_WISH_RECOVERY);
   dev->faulty = true;
   sim_update_losses ();
   dev->leaving = true;
-  dm_mirror_fail (mirror, dev->leg);
+  r = dm_mirror_fail (mirror, dev->leg);
   dev->leaving = false;
   sim_pause ();
+  if (r == 0 && can_edit (dev) && sim_chance (&sim_plan, 40)) {
+    sim_sleep (LATE);
+    if (!sim_is_busy (dev, EDIT_BESIDE_REQUESTS))
+      edit (dev, SIM_EDIT_WISHED);
+  }
   if (sim_chance (&sim_plan, 60) && dev->present) {
     sim_trace ("user: add leg %u again", dev->number);
     sim_add_leg (dev);
@@ -341,7 +775,7 @@ sim_user (void *unused)
 
   for (i = 0; i < n; i++) {
     sim_pause ();
-    switch (sim_below (&sim_plan, 6)) {
+    switch (sim_below (&sim_plan, 7)) {
     case 0:
       fail_leg ();
       break;
@@ -354,6 +788,9 @@ sim_user (void *unused)
       break;
     case 3:
       look ();
+      break;
+    case 4:
+      edit_lost ();
       break;
     default:
       sim_sleep (sim_next (&sim_plan) % UINT64_C (10000000000));

@@ -20,6 +20,7 @@
 #include <glib.h>
 
 #include "clock.h"
+#include "mirror.h"
 #include "sim-plan.h"
 
 struct sim_rng sim_plan;
@@ -36,6 +37,32 @@ static uint64_t seed;
  * What is going to happen
  */
 
+/* Large volumes take much time, so they are rare. */
+static void
+plan_chunks (void)
+{
+  unsigned int kind = sim_below (&sim_plan, 200);
+
+  plan.chunk = DM_LOG_MIN_CHUNK;
+  plan.chunks = sim_pick (1, 8);
+  if (kind < 16)
+    plan.chunks = sim_pick (9, 64);
+  else if (kind == 16) {
+    plan.chunks = sim_pick (65, SIM_MAX_CHUNKS);
+    sim_count (SIM_MANY_WORDS);
+  }
+  else if (kind < 30) {
+    plan.chunk <<= sim_pick (1, 3);
+    sim_count (SIM_LARGE_CHUNKS);
+  }
+  else if (kind == 30) {
+    plan.chunk = 2 * MIRROR_PIECE;
+    plan.chunks = sim_pick (1, 3);
+    sim_count (SIM_MANY_PIECES);
+  }
+  g_assert (plan.chunks * plan.chunk <= SIM_MAX_SECTORS);
+}
+
 static void
 plan_volume (void)
 {
@@ -49,9 +76,7 @@ plan_volume (void)
     MIN (sim_pick (2, 3), plan.num_legs) : 1;
   plan.beside = sim_chance (&sim_plan, 40);
   plan.clock_jumps = sim_chance (&sim_plan, 10);
-  plan.chunk = DM_LOG_MIN_CHUNK;
-  plan.chunks = sim_chance (&sim_plan, 8) ? sim_pick (9, 64) : sim_pick (1, 8);
-  g_assert (plan.chunks * plan.chunk <= SIM_MAX_SECTORS);
+  plan_chunks ();
   plan.sectors = plan.chunks * plan.chunk;
   if (sim_chance (&sim_plan, 30))
     plan.sectors -= 8 * sim_pick (0, plan.chunk / 8 - 1);
@@ -72,10 +97,13 @@ plan_course (void)
   plan.faults = faults[sim_below (&sim_plan, sizeof faults)];
   plan.hot = sim_pick (0, plan.sectors - 1);
   plan.pause = sim_pick (0, 3);
+  plan.resync_rate = sim_chance (&sim_plan, 30) ?
+    (uint64_t) plan.sectors * DM_IO_SECTOR_SIZE / sim_pick (1, 20) : 0;
   sim_style.yield = yields[sim_below (&sim_plan, 4)];
   sim_style.io = ios[sim_below (&sim_plan, 4)];
   sim_style.jump = sim_chance (&sim_plan, 30) ? 5 : 0;
   sim_style.spurious = sim_chance (&sim_plan, 10) ? 20 : 0;
+  sim_style.slow = sim_chance (&sim_plan, 15) ? 20 : 0;
 }
 
 static void
@@ -320,7 +348,7 @@ are_right (unsigned long set)
 
   sim_record_read (&truth, false, SIM_ALL_COPIES);
   for (i = 0; i < SIM_MAX_LEGS; i++) {
-    if (!is_in (legs[i], truth.in_sync))
+    if (!is_in (legs[i], truth.in_sync & ~sim_edited ()))
       continue;
     for (j = 0; j < SIM_MAX_LEGS; j++)
       if (is_in (legs[j], set) && !have_the_same (legs[i], legs[j]))
@@ -336,31 +364,43 @@ are_right (unsigned long set)
  * was in use, it may still start if the legs prove that this does not
  * matter.  A write in flight when the clock is set on, or what a power cut leaves of the
  * times then, may seem to be somebody else's: then it need not start, and that is the
- * end.
+ * end.  So it is if somebody else has written to all legs in sync.
  */
 static void
 judge_start (const struct sim_record *seen, const char *error)
 {
-  unsigned long there = legs_present ();
+  unsigned long there = legs_present (), edited = sim_edited ();
+  unsigned long doubtful = edited | sim_beside_old_copies ();
   bool started = mirror != NULL;
   const char *because = NULL;
+  struct sim_record truth;
 
-  if ((seen->in_sync & there) == 0)
-    because = "no leg in sync is there";
+  if ((seen->in_sync & there & ~edited) == 0)
+    because = "no leg in sync is there that only the mirror has written";
   else if (seen->in_sync & ~there && !phase.degraded)
     because = "a leg in sync is missing, and nobody said degraded";
-  else if (phase.stale && !are_right (seen->in_sync & there))
+  else if (phase.stale && !are_right (seen->in_sync & there & ~edited))
     because = "all copies of the log that are there are outdated";
+  else if (seen->in_sync & there & sim_other_disks ()) {
+    because = "a leg in sync is another disk";
+    if (!started)
+      sim_count (SIM_OTHER_DISK_REFUSED);
+  }
   if (started && because != NULL && !phase.trouble)
     sim_fail ("S2: it starts although %s", because);
   if (!started && because == NULL && !phase.trouble && !phase.stale &&
-      !plan.clock_jumps &&
+      !plan.clock_jumps && (seen->in_sync & there & ~doubtful) != 0 &&
       (!seen->missing || phase.degraded ||
-       phase.copies == (1UL << plan.num_copies) - 1))
+       (!phase.blank && phase.copies == (1UL << plan.num_copies) - 1)))
     sim_fail ("it does not start: %s", error);
   if (!started)
     sim_trace ("not started: %s", error);
-  phase.over = phase.over || (!started && plan.clock_jumps);
+  phase.over = phase.over || (!started && (plan.clock_jumps || phase.last));
+  sim_record_read (&truth, false, SIM_ALL_COPIES);
+  if (!started && (truth.in_sync & ~doubtful) == 0) {
+    sim_count (SIM_EDIT_REFUSED);
+    phase.over = true;
+  }
 }
 
 /* Legs that the mirror believes.  With the user's word, if a copy of the log is
@@ -394,6 +434,20 @@ late_legs (void)
   return late;
 }
 
+/* Legs that are, or seem to be, what they were when the mirror was quiet. */
+static unsigned long
+legs_behind (const struct sim_record *record)
+{
+  unsigned long behind = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 &&
+        (legs[i]->behind || legs[i]->mtime <= record->stamp[legs[i]->leg]))
+      behind |= 1UL << legs[i]->leg;
+  return behind;
+}
+
 static bool
 start_mirror (void)
 {
@@ -403,11 +457,13 @@ start_mirror (void)
     .log = mirror_log,
     .degraded = phase.degraded,
     .quorum = plan.quorum,
+    .resync_rate = phase.last ? 0 : plan.resync_rate,
     .reopen = reopen,
     .unopen = unopen,
   };
   struct dm_mirror_leg list[SIM_MAX_LEGS];
   struct sim_record record;
+  unsigned long behind;
   unsigned int n;
   char *error = NULL;
 
@@ -420,11 +476,14 @@ start_mirror (void)
   if (mirror == NULL)
     phase.over = false;
   judge_start (&record, error);
-  phase.in_sync = record.in_sync & legs_present ();
+  behind = legs_behind (&record) | sim_beside_old_copies ();
+  phase.in_sync = record.in_sync & legs_present () & ~sim_edited ();
+  if (mirror != NULL)
+    sim_note_looked (legs_present ());
   if (mirror != NULL && record.missing && phase.degraded)
     phase.in_sync &= believed_legs ();
   else if (mirror != NULL)
-    phase.in_sync &= believed_legs () | ~late_legs ();
+    phase.in_sync &= believed_legs () | ~(late_legs () | behind);
   g_free (error);
   return mirror != NULL && !phase.over && dm_mirror_start (mirror) == 0;
 }
@@ -437,9 +496,11 @@ static void
 shut_down (void)
 {
   uint64_t begun = sim_flush_begin ();
+  struct dm_mirror *ending = mirror;
 
-  dm_mirror_free (mirror);
+  sim_note_looked (0);
   mirror = NULL;
+  dm_mirror_free (ending);
   if (sim_must_succeed ())
     sim_flush_end (begun, SIM_ALL_CLIENTS);
   else
@@ -466,7 +527,7 @@ serve (void)
     phase.ended = true;
   }
   else if (mirror != NULL)
-    dm_mirror_free (mirror);
+    dm_mirror_free (g_steal_pointer (&mirror));
   dm_log_free (mirror_log);
 }
 
@@ -516,17 +577,19 @@ begin_phase (bool last)
 
   phase.last = last;
   phase.ended = phase.started = false;
-  phase.degraded = false;
+  phase.degraded = phase.lossy = false;
   for (i = 0; i < sim_num_devices; i++) {
     if (last || sim_chance (&sim_plan, 80))
       sim_device_heal (sim_devices[i]);
     if (last)
       sim_device_mend (sim_devices[i]);
     sim_devices[i]->lost = sim_devices[i]->faulty = false;
-    sim_devices[i]->leaving = false;
+    sim_devices[i]->leaving = sim_devices[i]->is_unflushed = false;
   }
   if (!last && phase.number > 0 && sim_chance (&sim_plan, 50))
     choose_present ();
+  if (phase.number > 0 && phase.created)
+    sim_replace_some ();
   phase.copies = 0;
   phase.trouble = false;
   for (i = 0; i < sim_num_devices; i++) {
@@ -542,6 +605,7 @@ begin_phase (bool last)
       sim_device_blank (copies[i]);
       sim_late_forget (copies[i]);      /* it is another file */
     }
+  sim_show_replaced ();
   sim_trace ("---- phase %u%s%s", phase.number, last ? " (last)" : "",
              phase.degraded ? " degraded" : "");
 }
@@ -560,32 +624,57 @@ forget_failures (void)
       sim_evict (sim_devices[i]);
 }
 
+/* Has no leg lost anything, and none is about to?  One that has while it was
+ * recovered may be in sync by now.
+ */
+static bool
+all_is_kept (void)
+{
+  struct sim_device *dev;
+  unsigned int i;
+  uint32_t j;
+
+  for (i = 0; i < sim_num_devices; i++) {
+    dev = sim_devices[i];
+    if (dev->flush_failed || phase.lossy)
+      return false;
+    for (j = 0; j < dev->num_dirty; j++)
+      if (dev->flags[dev->dirty[j]] & SIM_FORGOTTEN)
+        return false;
+  }
+  return true;
+}
+
 /* The power is cut, or only the process ends. */
 static void
 cut (void)
 {
-  bool power = sim_chance (&sim_plan, 75);
+  bool power = sim_chance (&sim_plan, 75), kept = !power && all_is_kept ();
   unsigned int i;
 
   sim_trace ("**** %s at step %u", power ? "power cut" : "killed",
              (unsigned) sim_steps);
+  sim_count_in_recovery (SIM_CUT_RECOVERY);
   sim_io_cut (power);
   if (power)
     sim_late_forget (NULL);
   for (i = 0; i < sim_num_devices; i++)
-    if (power || sim_chance (&sim_plan, 10))
+    if (power || sim_chance (&sim_plan, 10)) {
       sim_lose_cache (sim_devices[i]);
+      kept = false;
+    }
   forget_failures ();
+  sim_note_looked (0);
   if (phase.created)
     sim_check_cut ();
-  sim_oracle_cut (power);
+  sim_oracle_cut (power, kept);
 }
 
 /* It has ended in an orderly way; perhaps power goes too. */
 static void
 stopped (void)
 {
-  bool power = sim_chance (&sim_plan, 50);
+  bool power = sim_chance (&sim_plan, 50), kept = !power && all_is_kept ();
   unsigned int i;
 
   sim_trace ("---- ended after %u steps", (unsigned) sim_steps);
@@ -597,7 +686,7 @@ stopped (void)
   if (phase.created)
     sim_check_cut ();
   if (!phase.ended || !sim_must_succeed ())
-    sim_oracle_cut (power);
+    sim_oracle_cut (power, kept);
 }
 
 static void
@@ -614,6 +703,10 @@ run_phase (bool last, uint64_t cut_at)
     sim_first_phase = sim_steps;
   phase.number++;
   sim_now += NSEC_PER_SEC * sim_pick (1, 100);
+  if (phase.created && !last) {
+    sim_edit_unserved (phase.ended && sim_must_succeed ());
+    sim_save_some ();
+  }
   if (plan.clock_jumps && sim_chance (&sim_plan, 50))
     sim_set_clock ();
 }

@@ -25,6 +25,7 @@
 struct request {
   unsigned int pending;         /* operations */
   unsigned long bits;
+  unsigned long legs;           /* that it was sent to */
   struct dm_io_memory mem;
   struct dm_io_result *results;
   struct sim_fiber *fiber;      /* that waits for it */
@@ -142,6 +143,18 @@ connection_error (const struct sim_device *dev)
   return dev->bdev.offline ? ENOTCONN : 0;
 }
 
+bool
+sim_is_busy (const struct sim_device *leg, bool itself)
+{
+  unsigned int i;
+
+  for (i = 0; i < num_ops; i++)
+    if (itself ? ops[i].dev == leg :
+        (ops[i].request->legs & 1UL << leg->number) != 0)
+      return true;
+  return false;
+}
+
 static void
 start_flush (struct op *op)
 {
@@ -162,7 +175,7 @@ start (struct op *op)
   else if (op->op == DM_IO_FLUSH)
     start_flush (op);
   else if (op->op == DM_IO_READ) {
-    if (fails (op, SIM_FAIL_READ))
+    if (fails (op, SIM_FAIL_READ) && sim_may_fail_to_read (op->dev))
       op->error = op->dev->fail_errno;
   }
   else {
@@ -241,6 +254,19 @@ transfer (struct op *op, uint32_t n)
     do_sector (op);
 }
 
+static void
+fail_flush (struct sim_device *dev)
+{
+  dev->flush_failed = true;
+  sim_forget_dirty (dev);
+  if (dev->num_dirty > 0 && sim_may_lose (dev) &&
+      sim_chance (&sim_media, 75)) {
+    sim_trace ("%s: a failed flush loses what was not stable", dev->name);
+    sim_lose_cache (dev);
+    sim_cache_lost (dev);
+  }
+}
+
 /* Data that could not be made stable can still be read, as in a page cache,
  * until the device is opened again, and will not be stable if it is not written
  * again; or not even that, if nothing depends on what is read meanwhile.
@@ -254,18 +280,27 @@ end_flush (struct op *op)
     op->error = EIO;            /* while it was in flight */
   if (op->error == 0 && fails (op, SIM_FAIL_FLUSH)) {
     op->error = dev->fail_errno;
-    dev->flush_failed = true;
-    sim_forget_dirty (dev);
-    if (dev->num_dirty > 0 && sim_is_alone (dev) &&
-        sim_chance (&sim_media, 50)) {
-      sim_trace ("%s: a failed flush loses what was not stable", dev->name);
-      sim_lose_cache (dev);
-      sim_cache_lost (dev);
-    }
+    fail_flush (dev);
   }
   sim_news += op->error != 0;
   if (op->error == 0)
     sim_stabilize (dev, op->since);
+}
+
+/* Of a change: the flush that is part of it may have failed, as any flush. */
+static void
+end_durably (struct op *op)
+{
+  if (op->error != 0 || !(op->flags & (DM_IO_FUA | DM_IO_PREFLUSH)))
+    return;
+  if (op->dev->flush_failed)
+    op->error = EIO;
+  else if (fails (op, SIM_FAIL_FLUSH)) {
+    op->error = EIO;
+    if (op->dev->kind == SIM_LEG)
+      sim_count (SIM_FUA_FORGETS);
+    fail_flush (op->dev);
+  }
 }
 
 static void
@@ -283,10 +318,8 @@ end (struct op *op)
   if (op->op == DM_IO_FLUSH)
     end_flush (op);
   else if (changes (op->op)) {
+    end_durably (op);
     sim_news += op->error != 0 && op->flags & DM_IO_FUA;
-    if (op->error == 0 && op->flags & (DM_IO_FUA | DM_IO_PREFLUSH) &&
-        (op->dev->flush_failed || fails (op, SIM_FAIL_FLUSH)))
-      op->error = EIO;
     if (op->error == 0 && op->flags & DM_IO_PREFLUSH)
       sim_stabilize (op->dev, op->since);
     sim_complete (op->dev, op->sector, op->count,
@@ -341,6 +374,8 @@ make_late (struct op *op, uint64_t at)
     return;
   sim_trace ("%s: write of %u+%u may be late", op->dev->name,
              op->sector - op->dev->start, op->count);
+  if (op->dev->kind == SIM_LEG)
+    sim_count (at == SIM_NEVER ? SIM_LATE_AFTER_KILL : SIM_LATE_AFTER_LOSS);
   for (i = 0; i < op->count && num_late < MAX_LATE; i++) {
     late[num_late] = (struct late) {
       .dev = op->dev, .sector = op->sector + i, .at = at,
@@ -533,7 +568,17 @@ add_op (struct request *request, const struct dm_io_request *req,
     op->next = op->stride == 1 ? 0 : sim_below (&sim_media, op->count);
   }
   op->not_before = MAX (sim_now, op->dev->slow_until);
+  if (sim_style.slow > 0 && sim_below (&sim_media, 1000) < sim_style.slow) {
+    sim_count (SIM_SLOW_OPERATION);
+    op->not_before += sim_next (&sim_media) % UINT64_C (10000000000);
+  }
   request->pending++;
+  if (op->dev->kind == SIM_LEG)
+    request->legs |= 1UL << op->dev->number;
+  if (op->dev->awaited && changes (op->op)) {
+    op->not_before += 1000000;
+    sim_wake (&op->dev->awaited, false);
+  }
 }
 
 /* A discard is done on all devices or on none. */
@@ -635,7 +680,7 @@ bdev_revive (struct block_device *bdev)
     sim_cache_lost (dev);
   }
   bdev->failed = bdev->offline = false;
-  dev->flush_failed = false;
+  dev->flush_failed = dev->is_unflushed = false;
   return 0;
 }
 
@@ -672,7 +717,7 @@ bdev_flush_again (struct block_device *bdev)
 {
   struct sim_device *dev = (struct sim_device *) bdev;
 
-  dev->flush_failed = false;
+  dev->flush_failed = dev->is_unflushed = false;
 }
 
 bool

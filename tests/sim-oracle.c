@@ -17,9 +17,13 @@
  * that began after its end has succeeded.  All that are not gone are
  * possible again, and in no order.
  *
+ * While caches are being lost, what is acknowledged may be replaced by what was before
+ * it; but once that has been read it does not come back (F1).
+ *
  * A write that failed, or was in flight at a cut, may have been done or not.
- * A leg that loses its cache is like a cut only if no other leg can stand
- * in (sim_oracle_cache_lost); and then as well a flush that succeeds
+ * The end of the process alone, if no cache is lost, undoes nothing that was over by a
+ * success.  A leg that loses its cache is like a cut only if no other leg can stand
+ * in (sim_oracle_weak); and then as well a flush that succeeds
  * has to have what had been acknowledged, unless one of the same client has failed
  * since (F1): what that one did not make durable may be lost later, too.
  */
@@ -30,7 +34,7 @@
 
 #include <glib.h>
 
-#include "sim.h"
+#include "sim-plan.h"
 
 #define MAX_RECORDS 65536
 #define MAX_WRITES 64
@@ -45,6 +49,8 @@ struct record {
   uint32_t dead;                /* since when it cannot be read; 0: it can */
   uint32_t over;                /* since when it is over by a success; 0 */
   enum status status;
+  uint32_t seen;                /* since when it has been read; 0 */
+  uint32_t passed;              /* since when an older one was read then; 0 */
   bool gone;                    /* a cut cannot bring it back */
   bool old;                     /* from before the last power cut */
   uint32_t told;                /* clients who know that it may be lost */
@@ -296,14 +302,35 @@ wrong_value (uint32_t sector, sim_value value)
   struct record *r;
 
   FOR_EACH (r, sector)
-    g_string_append_printf (s, " %u%s%s%s", r->value,
+    g_string_append_printf (s, " %u%s%s%s%s", r->value,
+                            r->passed != 0 ? "(was read before an older one)" :
+                            "",
                             r->dead != 0 ? "(overwritten)" : "",
                             r->gone ? "(durably)" : "",
                             r->status == MAYBE ? "(maybe)" :
                             r->status == IN_FLIGHT ? "(in flight)" : "");
   sim_fail ("sector %u (chunk %u) holds %u, not one of:%s", sector,
-            sector / DM_LOG_MIN_CHUNK, value,
+            sector / plan.chunk, value,
             lists[sector] == 0 ? " " : s->str);
+}
+
+/* VALUE was read, of a write that ended at END: what is newer, and was read before, has
+ * been lost.
+ */
+static void
+pass (uint32_t sector, sim_value value, uint64_t begun, uint32_t end)
+{
+  struct record *r;
+
+  FOR_EACH (r, sector) {
+    if (r->value == value && r->seen == 0)
+      r->seen = event;
+    else if (r->value != value && r->seen != 0 && r->seen < begun &&
+             r->passed == 0 && r->status != IN_FLIGHT && r->begin > end) {
+      sim_count (SIM_READ_PASSES);
+      r->passed = event;
+    }
+  }
 }
 
 /* VALUE was read, so what surely precedes it is over.  If it has survived a
@@ -333,20 +360,22 @@ void
 sim_read_value (uint64_t begun, uint32_t sector, sim_value value,
                 bool settled)
 {
-  uint32_t since = NOT_YET, matches = 0;
+  uint32_t since = NOT_YET, end = 0, matches = 0;
   struct record *r;
   bool ok = true, old = settled;
 
   if (lists[sector] == 0) {
     if (only[sector] != value)
       sim_fail ("sector %u (chunk %u) holds %u, not %u", sector,
-                sector / DM_LOG_MIN_CHUNK, value, only[sector]);
+                sector / plan.chunk, value, only[sector]);
     return;
   }
   FOR_EACH (r, sector) {
-    if (r->value != value || (r->dead != 0 && r->dead < begun))
+    if (r->value != value || (r->dead != 0 && r->dead < begun) ||
+        (r->passed != 0 && r->passed < begun))
       continue;
     matches++;
+    end = MAX (end, r->end);
     since = MIN (since, r->begin);
     ok = ok && r->status == OK;
     old = old && r->old;
@@ -354,6 +383,9 @@ sim_read_value (uint64_t begun, uint32_t sector, sim_value value,
   if (matches == 0)
     wrong_value (sector, value);
   event++;
+  if (weak)
+    sim_count (SIM_READ_WEAK);
+  pass (sector, value, begun, end);
   decide (sector, value, MAX (since, begun), ok, old);
 }
 
@@ -399,6 +431,18 @@ sim_flush_failed (uint64_t begun, unsigned int clients)
     }
 }
 
+void
+sim_client_returns (unsigned int client)
+{
+  struct record *r;
+  uint32_t i;
+
+  for (i = 0; i < num_listed; i++)
+    FOR_EACH (r, listed[i])
+      if (r->told != 0)
+        r->told |= 1U << client;
+}
+
 /* All that is not gone can be read again. */
 static void
 bring_back (void)
@@ -423,19 +467,23 @@ sim_oracle_weak (bool is_weak)
 }
 
 void
-sim_oracle_cut (bool power)
+sim_oracle_cut (bool power, bool kept)
 {
   struct record *r;
   uint32_t i;
+
+  kept = kept && !weak && !lost;
+  if (kept)
+    sim_count (SIM_KILL_KEEPS);
 
   event++;
   for (i = 0; i < num_listed; i++)
     FOR_EACH (r, listed[i]) {
       r->status = OK;
       r->begin = r->end = event;
-      r->over = r->told = 0;
+      r->dead = r->gone || (kept && r->over != 0) ? event : 0;
+      r->over = r->told = r->seen = r->passed = 0;
       r->old = power;
-      r->dead = r->gone ? event : 0;
     }
   event++;
   num_reading = 0;

@@ -20,6 +20,7 @@ struct plan {
   bool init_sync;
   bool beside;                  /* copies are beside legs, and fail with them */
   bool clock_jumps;
+  uint64_t resync_rate;
   unsigned int phases, clients, requests, faults;
   uint32_t hot;                 /* where most requests go */
   unsigned int pause;           /* between requests: 0 none, 3 long */
@@ -34,6 +35,8 @@ struct phase {
   unsigned long copies;         /* that can be seen */
   bool stale;                   /* none of these is up to date */
   bool over;                    /* the history ends here */
+  bool blank;                   /* a copy has been made so */
+  bool lossy;                   /* a leg has lost its cache in it */
   unsigned long in_sync;        /* legs, when it started */
 };
 
@@ -54,6 +57,27 @@ extern void sim_add_leg (struct sim_device *dev);
 /* Somebody sets the clock, right or wrong. */
 extern void sim_set_clock (void);
 
+/* Others write to legs while no server runs; IN_ORDER: the last one ended properly. */
+extern void sim_edit_unserved (bool in_order);
+/* Keep what is there; blank some of it, or set it back to that, before a start. */
+extern void sim_save_some (void);
+extern void sim_replace_some (void);
+/* Which of these the next start gets to see. */
+extern void sim_show_replaced (void);
+/* Legs beside a copy that was set back: the same may have been done to them. */
+extern unsigned long sim_beside_old_copies (void);
+/* Legs in sync that are another disk, and that only samples can know. */
+extern unsigned long sim_other_disks (void);
+/* Legs to which others have written, and that the mirror has not looked at since: by
+ * number in the log.
+ */
+extern unsigned long sim_edited (void);
+/* The mirror has looked at those that it uses, and at the time of these. */
+extern void sim_note_looked (unsigned long set);
+
+/* Count an event if a leg is being recovered, slowly. */
+extern void sim_count_in_recovery (enum sim_event event);
+
 /* Is it in sync, by what the log says? */
 extern bool sim_in_sync (const struct sim_record *record,
                          const struct sim_device *dev);
@@ -65,7 +89,7 @@ extern void sim_run_clients (void);
 /* Nothing goes wrong any more: wait until all legs are in sync. */
 extern void sim_settle (void);
 
-/* Something is wrong with it now. */
+/* sim-clients.c.  Something is wrong with it now. */
 extern bool sim_is_faulty (const struct sim_device *dev);
 /* Enough is and was right in this phase: no request may fail. */
 extern bool sim_must_succeed (void);

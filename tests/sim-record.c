@@ -17,7 +17,7 @@
 #include <glib.h>
 
 #include "log-format.h"
-#include "sim.h"
+#include "sim-plan.h"
 
 /* What one copy says. */
 struct decoded {
@@ -155,10 +155,40 @@ summarize (struct sim_record *record, const struct log_super *super)
 
   record->valid = true;
   record->num_legs = super->num_legs;
-  record->in_sync = 0;
-  for (i = 0; i < super->num_legs; i++)
+  for (i = 0; i < super->num_legs; i++) {
     if (super->legs[i].state == DM_LOG_IN_SYNC)
       record->in_sync |= 1UL << i;
+    if (i < SIM_MAX_LEGS && super->legs[i].stamp.valid)
+      record->stamp[i] = super->legs[i].stamp.mtime;
+  }
+}
+
+/* A copy that rules if no other can be seen.  One that was set back is none until it has
+ * got what the others have.
+ */
+static bool
+is_current (struct sim_device *dev, const struct decoded *d,
+            const struct decoded *newest)
+{
+  if (!d->valid || d->super.epoch != newest->super.epoch)
+    return false;
+  if (dev->set_back && d->super.sequence > dev->set_back_to &&
+      newest->super.sequence - d->super.sequence <= 1)
+    dev->set_back = false;
+  return !dev->set_back;
+}
+
+/* One that has not got the last superblock may know of an older time, or of none. */
+static void
+set_stamps_back (struct sim_record *record, const struct log_super *super)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (i >= super->num_legs || !super->legs[i].stamp.valid)
+      record->stamp[i] = 0;
+    else
+      record->stamp[i] = MIN (record->stamp[i], super->legs[i].stamp.mtime);
 }
 
 /* What is read now, of one copy. */
@@ -169,6 +199,16 @@ decode_cached (const struct sim_device *dev)
 
   d[dev->number].valid = decode_super (&d[dev->number].super, dev, false);
   return &d[dev->number];
+}
+
+void
+sim_record_set_back (struct sim_device *dev)
+{
+  const struct decoded *d = decode_cached (dev);
+
+  dev->set_back = true;
+  phase.blank = phase.blank || !d->valid;
+  dev->set_back_to = d->valid ? d->super.sequence : 0;
 }
 
 /* The number under which the superblocks know a copy, as a set. */
@@ -184,8 +224,15 @@ label_of (const struct sim_device *dev, const struct log_super *super)
   return UINT64_C (1) << number;
 }
 
+static bool
+any_dirty (const struct decoded *d)
+{
+  return !d->dirty_valid ||
+    log_next_bit (d->dirty, 0, LOG_BLOCK_BITS) < LOG_BLOCK_BITS;
+}
+
 void
-sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
+sim_record_read (struct sim_record *record, bool stable, unsigned long seen)
 {
   const struct decoded *d[SIM_MAX_COPIES] = { NULL }, *newest = NULL;
   struct sim_device *dev;
@@ -195,7 +242,7 @@ sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
   memset (record, 0, sizeof *record);
   for (i = 0; i < sim_num_devices; i++) {
     dev = sim_devices[i];
-    if (dev->kind != SIM_COPY || !(copies & 1UL << dev->number))
+    if (dev->kind != SIM_COPY || !(seen & 1UL << dev->number))
       continue;
     d[dev->number] = stable ? decode_stable (dev) : decode_cached (dev);
     if (d[dev->number]->valid &&
@@ -211,9 +258,11 @@ sim_record_read (struct sim_record *record, bool stable, unsigned long copies)
       continue;
     if (!stable)
       labels |= label_of (dev, &newest->super);
-    if (d[dev->number]->valid &&
-        d[dev->number]->super.epoch == newest->super.epoch)
+    if (is_current (dev, d[dev->number], newest)) {
       record->current |= 1UL << dev->number;
+      set_stamps_back (record, &d[dev->number]->super);
+      record->dirty = record->dirty || (stable && any_dirty (d[dev->number]));
+    }
   }
   record->missing = !stable && (newest->super.copies & ~labels) != 0;
 }
@@ -236,13 +285,6 @@ lacks (const struct decoded *d, unsigned int leg, uint64_t chunk)
   return !d->lacking_valid[leg] || log_test_bit (d->lacking[leg], chunk);
 }
 
-/* Copies that rule if no other can be seen. */
-static bool
-is_current (const struct decoded *d, const struct decoded *newest)
-{
-  return d->valid && d->super.epoch == newest->super.epoch;
-}
-
 void
 sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
 {
@@ -259,7 +301,7 @@ sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
       if (sim_devices[i]->kind != SIM_COPY)
         continue;
       d = decode_stable (sim_devices[i]);
-      if (is_current (d, newest) && !is_dirty (d, chunk) &&
+      if (is_current (sim_devices[i], d, newest) && !is_dirty (d, chunk) &&
           !lacks (d, dev->leg, chunk))
         sim_fail ("W1: leg %u is written in chunk %u, which is not durably "
                   "dirty in log copy %u", dev->number, (unsigned) chunk,
@@ -267,11 +309,13 @@ sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
     }
 }
 
-/* The leg's chunk, if it counts as right. */
+/* The leg's chunk, if it counts as right: not if others have written to it, until the
+ * mirror has had a look at it.
+ */
 static bool
 has (const struct decoded *d, const struct sim_device *dev, uint64_t chunk)
 {
-  return dev->kind == SIM_LEG && dev->leg >= 0 &&
+  return dev->kind == SIM_LEG && dev->leg >= 0 && !dev->edited &&
     (unsigned) dev->leg < d->super.num_legs && !lacks (d, dev->leg, chunk);
 }
 
@@ -315,7 +359,7 @@ sim_check_cut (void)
     if (sim_devices[i]->kind != SIM_COPY)
       continue;
     d = decode_stable (sim_devices[i]);
-    if (!is_current (d, newest))
+    if (!is_current (sim_devices[i], d, newest))
       continue;
     for (chunk = 0; chunk * d->super.chunk < d->super.volume; chunk++)
       if (!is_dirty (d, chunk))

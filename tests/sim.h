@@ -79,6 +79,41 @@ extern struct sim_rng sim_schedule, sim_media, sim_plan;
  * Findings and the trace
  */
 
+/* What a history can have in it, counted over all of them, so that a kind that
+ * never happens is seen.  test-sim.c has their names.
+ */
+enum sim_event {
+  SIM_EDIT_UNSERVED,
+  SIM_EDIT_WISHED,
+  SIM_EDIT_LOST,
+  SIM_EDIT_REFUSED,
+  SIM_BLANK_LEG,
+  SIM_BLANK_COPY,
+  SIM_OLD_LEG,
+  SIM_OLD_COPY,
+  SIM_OLD_BOTH,
+  SIM_OLD_AFTER_CRASH,
+  SIM_OTHER_DISK,
+  SIM_OTHER_DISK_REFUSED,
+  SIM_CUT_RECOVERY,
+  SIM_FAULT_RECOVERY,
+  SIM_WISH_RECOVERY,
+  SIM_LARGE_CHUNKS,
+  SIM_MANY_PIECES,
+  SIM_MANY_WORDS,
+  SIM_CLIENT_RETURNS,
+  SIM_CLIENT_RETURNS_UNTOLD,
+  SIM_FUA_FORGETS,
+  SIM_SLOW_OPERATION,
+  SIM_LATE_AFTER_LOSS,
+  SIM_LATE_AFTER_KILL,
+  SIM_READ_WEAK,
+  SIM_READ_PASSES,
+  SIM_KILL_KEEPS,
+  SIM_EVENTS
+};
+extern void sim_count (enum sim_event event);
+
 /* Something is wrong: ends the history. */
 extern void sim_fail (const char *fmt, ...)
   __attribute__ ((__noreturn__, __format__ (__printf__, 1, 2)));
@@ -110,6 +145,7 @@ struct sim_style {
   unsigned int io;              /* I/O goes on, if a fiber could run too */
   unsigned int jump;            /* of a thousand: to the next timeout */
   unsigned int spurious;        /* of a thousand: wake-ups */
+  unsigned int slow;            /* of a thousand: I/O takes long */
 };
 extern struct sim_style sim_style;
 
@@ -147,13 +183,15 @@ enum sim_kind { SIM_LEG, SIM_COPY };
 #define SIM_BLOCK 4096          /* of a log copy */
 #define SIM_MAX_COPIES 3
 #define SIM_MAX_LEGS 7
-#define SIM_MAX_SECTORS (64 * DM_LOG_MIN_CHUNK) /* of the volume */
+#define SIM_MAX_CHUNKS 140      /* more than two words of a bitmap */
+#define SIM_MAX_SECTORS (SIM_MAX_CHUNKS * DM_LOG_MIN_CHUNK) /* of the volume */
 #define SIM_MAX_DEVICES (SIM_MAX_COPIES + SIM_MAX_LEGS)
 
 /* What a sector of a leg holds, instead of 512 bytes: 0 if they are zero,
  * else the number of the write that wrote it.
  */
 typedef uint32_t sim_value;
+#define SIM_FOREIGN (UINT32_C (1) << 31) /* from this on: written by others */
 
 /* Kinds of operations that can fail, a set. */
 enum {
@@ -193,14 +231,27 @@ struct sim_device {
   int fail_errno;
   uint64_t fail_until;
   bool flush_failed;            /* since it was opened or revived */
+  bool is_unflushed;            /* that, and a client was told of it */
   uint64_t back_at;             /* when offline: it can be reached again */
   bool dead;                    /* never comes back */
   unsigned int write_back;      /* percent: a write is soon stable */
   uint64_t slow_until;
   bool faulty;                  /* something was wrong in this phase */
   bool leaving;                 /* the user is about to fail it */
+  bool awaited;                 /* a fiber waits for the next change */
   bool lost;                    /* its cache, and the mirror goes on with it */
   unsigned int losses;          /* how often */
+  bool edited;                  /* by others, since the mirror looked at it */
+  bool was_used;                /* by a server, for more than a moment */
+  bool set_back;                /* a copy, and it has got no superblock since */
+  uint64_t set_back_to;         /* the number of the one that it had */
+  bool behind;                  /* a leg was set back to what was clean */
+
+  /* An older state of it: see sim_save. */
+  bool saved;
+  sim_value *saved_values;
+  unsigned char **saved_block, *saved_flags;
+  uint64_t saved_mtime;
 };
 
 #define SIM_DIRTY 1
@@ -221,6 +272,13 @@ extern void sim_device_mend (struct sim_device *dev);
 /* As if just opened, with nothing wrong. */
 extern void sim_device_heal (struct sim_device *dev);
 extern void sim_device_blank (struct sim_device *dev);
+/* Keep what is there now, and have that again. */
+extern void sim_save (struct sim_device *dev);
+extern void sim_set_back (struct sim_device *dev);
+/* Somebody else has changed a leg, now. */
+extern void sim_edited_now (struct sim_device *dev);
+/* Somebody else writes to a file: its data and its time are changed, durably. */
+extern void sim_edit (struct sim_device *dev, uint32_t sector, uint32_t count);
 /* What is offline and can be reached again is, and what is late is done. */
 extern void sim_devices_update (void);
 
@@ -248,6 +306,12 @@ extern void sim_evict (struct sim_device *dev);
 extern void sim_lose_cache (struct sim_device *dev);
 /* Of a history: that has happened to a leg. */
 extern void sim_cache_lost (struct sim_device *dev);
+/* Of a history: a flush that fails may lose what the leg showed, as no other leg is in
+ * sync.
+ */
+extern bool sim_may_lose (const struct sim_device *dev);
+/* Of a history: reading may fail for a while. */
+extern bool sim_may_fail_to_read (const struct sim_device *dev);
 /* Of a history: no other leg is in sync. */
 extern bool sim_is_alone (const struct sim_device *dev);
 /* Of a history: a fiber could not read that sector. */
@@ -265,6 +329,8 @@ extern void sim_encode (void *data, sim_value value, uint32_t sector);
 
 /* Operations in flight.  Each step of one is a step of the scheduler. */
 extern unsigned int sim_io_pending (void);
+/* Is any of a leg; or else, part of a request that was sent to it as well? */
+extern bool sim_is_busy (const struct sim_device *leg, bool itself);
 /* Make one step; or return the time when one could be made. */
 extern uint64_t sim_io_step (void);
 /* At a power cut, or only the end of the process: all that is in flight gets some way
@@ -317,9 +383,15 @@ extern uint64_t sim_flush_begin (void);
 extern void sim_flush_end (uint64_t begun, unsigned int clients);
 extern void sim_flush_failed (uint64_t begun, unsigned int clients);
 #define SIM_ALL_CLIENTS (~0U)
+/* One of them has come back.  It is another to the mirror, which does not tell it of
+ * what somebody has heard.
+ */
+extern void sim_client_returns (unsigned int client);
 
-/* The power was cut, and is back; or only the process has ended. */
-extern void sim_oracle_cut (bool power);
+/* The power was cut, and is back; or only the process has ended.  KEPT: what was not
+ * flushed has all been kept.
+ */
+extern void sim_oracle_cut (bool power, bool kept);
 /* Caches are being lost that no leg can make up for; or no longer. */
 extern void sim_oracle_weak (bool weak);
 
@@ -335,6 +407,8 @@ struct sim_record {
   unsigned long current;        /* copies, a set */
   unsigned int num_legs;
   unsigned long in_sync;        /* legs, by number in the log */
+  uint64_t stamp[SIM_MAX_LEGS]; /* the oldest time that one knows of a leg, or 0 */
+  bool dirty;                   /* a chunk is, says a current copy; if STABLE */
   bool missing;                 /* not STABLE: copies that were in use, last */
 };
 
@@ -344,6 +418,9 @@ struct sim_record {
 extern void sim_record_read (struct sim_record *record, bool stable,
                              unsigned long copies);
 #define SIM_ALL_COPIES (~0UL)
+
+/* A copy has been set back. */
+extern void sim_record_set_back (struct sim_device *dev);
 
 /* For another history. */
 extern void sim_record_init (void);

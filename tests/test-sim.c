@@ -6,11 +6,12 @@
 /* Many simulated histories of a mirror: see sim.h.
  *
  *   test-sim                     as a test: fixed seeds and fresh ones
- *   test-sim --histories N [--seed FIRST] [--enough FINDINGS]
+ *   test-sim --histories N [--seed FIRST] [--enough FINDINGS] [--counts]
  *   test-sim --seed N [--verbose] [--cut STEP]
  *   test-sim --exhaustive N [--seed FIRST]
  *
- * The second form is for a long run by hand; the third repeats one history,
+ * The second form is for a long run by hand, which can tell how often each kind of
+ * event has happened; the third repeats one history,
  * with each step of it; the last cuts the power at each step of the first
  * phase of N histories.
  *
@@ -60,10 +61,14 @@
 #define EXHAUSTIVE 20
 #endif
 
+/* In so many histories each kind of event happens. */
+#define ENOUGH_FOR_ALL 60000
+
 struct shared {
   uint64_t done;                /* histories of this batch */
   uint64_t seed, cut_at;        /* of the one under way */
   uint64_t first_phase;
+  uint64_t counts[SIM_EVENTS];  /* over all */
   char finding[2048];
 };
 
@@ -96,6 +101,70 @@ sim_fail (const char *fmt, ...)
   sim_trace ("FOUND %s", shared->finding);
   fflush (stdout);
   _exit (1);
+}
+
+/*----------------------------------------------------------------------
+ * Counts
+ */
+
+static const char *const event_names[SIM_EVENTS] = {
+  [SIM_EDIT_UNSERVED] = "a file is edited while no server runs",
+  [SIM_EDIT_WISHED] = "a file is edited that the user has failed",
+  [SIM_EDIT_LOST] = "a file is edited that was lost",
+  [SIM_EDIT_REFUSED] = "no start, as all legs in sync were edited",
+  [SIM_BLANK_LEG] = "a file that is a leg is blank",
+  [SIM_BLANK_COPY] = "a copy of the log is blank",
+  [SIM_OLD_LEG] = "a leg is set back, with its time",
+  [SIM_OLD_COPY] = "a copy of the log is set back",
+  [SIM_OLD_BOTH] = "a leg and a copy of the log are set back",
+  [SIM_OLD_AFTER_CRASH] = "a leg is set back after a crash to what was clean",
+  [SIM_OTHER_DISK] = "a remote leg is another disk, or an old one",
+  [SIM_OTHER_DISK_REFUSED] = "no start, as a leg is another disk",
+  [SIM_CUT_RECOVERY] = "a cut while a leg is slowly recovered",
+  [SIM_FAULT_RECOVERY] = "a fault while a leg is slowly recovered",
+  [SIM_WISH_RECOVERY] = "the user acts while a leg is slowly recovered",
+  [SIM_LARGE_CHUNKS] = "chunks are larger than the least",
+  [SIM_MANY_PIECES] = "chunks are copied in several pieces",
+  [SIM_MANY_WORDS] = "bitmaps have several words",
+  [SIM_CLIENT_RETURNS] = "a client disconnects and comes back",
+  [SIM_CLIENT_RETURNS_UNTOLD] = "the same, after a loss that it has not heard of",
+  [SIM_FUA_FORGETS] = "a write with FUA fails as a flush does",
+  [SIM_SLOW_OPERATION] = "one operation takes long, beside others",
+  [SIM_LATE_AFTER_LOSS] = "a write to a leg may be late, as a connection ends",
+  [SIM_LATE_AFTER_KILL] = "the same, as the server is killed",
+  [SIM_READ_WEAK] = "a read while writes are being lost",
+  [SIM_READ_PASSES] = "a value is read, and then an older one",
+  [SIM_KILL_KEEPS] = "a server ends, and no cache is lost",
+};
+
+void
+sim_count (enum sim_event event)
+{
+  shared->counts[event]++;
+}
+
+static void
+print_counts (void)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_EVENTS; i++)
+    printf ("# %8" PRIu64 "  %s\n", shared->counts[i], event_names[i]);
+}
+
+/* Has each kind happened?  Says which have not. */
+static bool
+have_all_happened (void)
+{
+  bool all = true;
+  unsigned int i;
+
+  for (i = 0; i < SIM_EVENTS; i++)
+    if (shared->counts[i] == 0) {
+      printf ("# never: %s\n", event_names[i]);
+      all = false;
+    }
+  return all;
 }
 
 /*----------------------------------------------------------------------
@@ -197,19 +266,24 @@ run_test (void)
   uint64_t fresh = (uint64_t) time (NULL) << 20 ^ (uint64_t) getpid () << 40;
   int i;
 
-  printf ("1..3\n");
+  printf ("1..4\n");
   run_histories (1, FIXED);
   printf ("%s 1 - %d histories with fixed seeds\n",
           findings == 0 ? "ok" : "not ok", FIXED);
+  if (FIXED < ENOUGH_FOR_ALL)
+    printf ("ok 2 # SKIP too few for each kind to happen\n");
+  else
+    printf ("%s 2 - each kind of event has happened in them\n",
+            have_all_happened () ? "ok" : "not ok");
   printf ("# fresh seeds from %" PRIu64 " on\n", fresh);
   findings = 0;
   run_histories (fresh, FRESH);
-  printf ("%s 2 - %d histories with fresh seeds\n",
+  printf ("%s 3 - %d histories with fresh seeds\n",
           findings == 0 ? "ok" : "not ok", FRESH);
   findings = 0;
   for (i = 0; i < EXHAUSTIVE; i++)
     run_exhaustively (1 + i);
-  printf ("%s 3 - power cut at each step of %d histories\n",
+  printf ("%s 4 - power cut at each step of %d histories\n",
           findings == 0 ? "ok" : "not ok", EXHAUSTIVE);
   return 0;
 }
@@ -224,6 +298,7 @@ seconds (void)
 }
 
 static gint64 histories, exhaustive, first_seed = -1, cut_step;
+static gboolean with_counts;
 
 static void
 run_by_hand (uint64_t seed)
@@ -251,6 +326,8 @@ main (int argc, char **argv)
       "cut the power at this step, and no more", "STEP" },
     { "enough", 0, 0, G_OPTION_ARG_INT, &enough,
       "stop after so many findings (10)", "N" },
+    { "counts", 0, 0, G_OPTION_ARG_NONE, &with_counts,
+      "how often each kind of event has happened", NULL },
     { "verbose", 0, 0, G_OPTION_ARG_NONE, &sim_verbose, "each step", NULL },
     G_OPTION_ENTRY_NULL
   };
@@ -271,6 +348,8 @@ main (int argc, char **argv)
     return run_test ();
   run_by_hand (first_seed < 0 ? (uint64_t) time (NULL) << 20 :
                (uint64_t) first_seed);
+  if (with_counts)
+    print_counts ();
   printf ("# %u findings, %.1f s\n", findings, seconds () - begun);
   return findings > 0;
 }
