@@ -31,6 +31,18 @@
 
 #define MAX_EXTENTS 16
 
+/* What has become of copying, besides other errors: some of it could not be read from any
+ * leg in sync; or, which counts for more, not all was copied that could be read.
+ */
+#define NOT_READ (-ENODATA)
+#define NOT_COPIED (-EIO)
+
+static int
+worse (int a, int b)
+{
+  return a == 0 || b == NOT_COPIED ? b : a;
+}
+
 /* A part of the volume that is being copied, its range locked. */
 struct piece {
   struct dm_mirror *mirror;
@@ -175,8 +187,7 @@ read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
 }
 
 /* What cannot be read is halved, down to a block: each leg may have a bad sector,
- * and another what it lacks.  One that has it all the same is not rewritten: there is
- * nothing in it to be lost.
+ * and another what it lacks.
  */
 static int
 copy_data (const struct piece *p, sector_t sector, sector_t count)
@@ -187,12 +198,10 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
 
   if (source == -EIO && half > 0 && !mirror_stopping (p->mirror)) {
     r = copy_data (p, sector, half);
-    if (copy_data (p, sector + half, count - half) < 0)
-      r = -EIO;
-    return r;
+    return worse (r, copy_data (p, sector + half, count - half));
   }
   if (source < 0)
-    return source == -EIO && half == 0 && p->rewritten != 0 ? 0 : -EIO;
+    return source == -EIO && half == 0 ? NOT_READ : NOT_COPIED;
   rest.targets &= ~(1UL << source) | p->rewritten;
   if (p->rewritten == 0 && all_zero (p->buffer, count * DM_IO_SECTOR_SIZE))
     return zero_targets (&rest, sector, count);
@@ -234,9 +243,8 @@ copy_piece (const struct piece *p)
     zero.targets = p->targets & (~source | p->rewritten);
     for (i = 0; i < n && at < end; i++) {
       length = MIN (extents[i].length / DM_IO_SECTOR_SIZE, end - at);
-      if ((extents[i].zero ? zero_targets (&zero, at, length) :
-           copy_data (p, at, length)) < 0)
-        r = -EIO;
+      r = worse (r, extents[i].zero ? zero_targets (&zero, at, length) :
+                 copy_data (p, at, length));
       at += length;
     }
   }
@@ -334,8 +342,7 @@ mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
       return -ECANCELED;
     begun = clock_now ();
     count = MIN (MIRROR_PIECE, end - at);
-    if (copy_locked (m, item, at, count, buffer) < 0)
-      r = -EIO;
+    r = worse (r, copy_locked (m, item, at, count, buffer));
     if (paced)
       mirror_pace (m, begun, count * DM_IO_SECTOR_SIZE);
   }
@@ -409,7 +416,7 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
     if (r == 0)
       r = flush_reconciled (m, legs);
   } while (r < 0 && mirror_in_sync (m) != legs);
-  if (r < 0)
+  if (r == NOT_COPIED)
     r = do_without (m);
   /* A leg that was dropped meanwhile must not be the source next time. */
   if (r == 0)
@@ -461,7 +468,10 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     }
     range_unlock (&m->ranges, &range);
   }
-  r = r == 0 ? flush_reconciled (m, legs) : do_without (m);
+  if (r == 0)
+    r = flush_reconciled (m, legs);
+  else if (r == NOT_COPIED)
+    r = do_without (m);
   return r == 0 ? mirror_settle (m) : r;
 }
 
@@ -532,6 +542,10 @@ rewrite_dirty (struct dm_mirror *m, bool paced)
     r = dm_log_keep_lease (m->log);
     if (r == 0)
       r = mirror_copy_item (m, &item, buffer, paced);
+    if (r == NOT_READ) {
+      mirror_leave_unread (m, item.first);
+      r = 0;
+    }
   }
   return r == 0 ? mirror_flush_legs (m, mirror_in_sync (m)) : r;
 }

@@ -451,6 +451,24 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   return true;
 }
 
+/* It stays dirty until it can be read.  It may be something else then than when others were
+ * recovered from it, so these lack it again; nor does what they were just given count.
+ */
+void
+mirror_leave_unread (struct dm_mirror *m, uint64_t chunk)
+{
+  sector_t sector = chunk * dm_log_chunk (m->log);
+
+  pthread_mutex_lock (&m->state_lock);
+  dm_log_unreconcile (m->log, sector, 1);
+  __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
+  FOR_EACH_LEG (i, mirror_recovering (m)) {
+    dm_log_lack (m->log, i, sector, 1);
+    m->legs[i].recoveries++;
+  }
+  pthread_mutex_unlock (&m->state_lock);
+}
+
 void
 mirror_distrust (struct dm_mirror *m, unsigned long legs)
 {
@@ -711,14 +729,16 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
   return ok;
 }
 
-/* Is the leg being recovered, by the recovery of this number, and done? */
+/* Is the leg being recovered, by the recovery of this number, and done?  Not if it may have
+ * lost since what it was given (W6).
+ */
 static bool
 is_recovered (struct dm_mirror *m, unsigned int leg, unsigned int recovery)
 {
   struct leg *l = &m->legs[leg];
 
   return l->state == DM_MIRROR_RECOVERING && l->recoveries == recovery &&
-    dm_log_lacking (m->log, leg) == 0;
+    dm_log_lacking (m->log, leg) == 0 && !device_has_failed (m, leg);
 }
 
 /* Called with state_lock: another leg is in sync now.  Those that cannot be flushed may

@@ -229,6 +229,8 @@ extern int mirror_failed (struct dm_mirror *m,
 /* Wait until all legs that have left the sets are recorded.  0 or -EIO. */
 extern int mirror_settle (struct dm_mirror *m);
 
+/* Some of a chunk cannot be read now from suspects, and is not written again. */
+extern void mirror_leave_unread (struct dm_mirror *m, uint64_t chunk);
 /* These suspects count for no quorum, as though a flush had failed. */
 extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
 /* These legs are suspects no more: all that they show is durable. */

@@ -707,10 +707,11 @@ test_quorum_recovered (struct volume *v, unsigned int unused)
   g_assert_cmpint (log_state (v, 1), ==, DM_LOG_IN_SYNC);
 }
 
-/* It shows something else by then than when it was copied from: that gets to the other, too.
+/* It shows something else by then than when it was copied from: that gets to the other,
+ * too, also if it cannot be read for a while.
  */
 static void
-test_quorum_shows_less (struct volume *v, unsigned int unused)
+test_quorum_shows_less (struct volume *v, unsigned int unread)
 {
   volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_forgets);
   volume_start_quiet (v);
@@ -725,10 +726,34 @@ test_quorum_shows_less (struct volume *v, unsigned int unused)
   leg_set (v, 0, 7, 0, 1);
   volume_heal (v);
   volume_fail (v, 0, MOCK_READ, EIO, 5 * CHUNK, 1);
+  if (unread)
+    volume_fail (v, 0, MOCK_READ, EIO, 0, 1);
   AWAIT (log_lines_count ("*has been flushed, with all*") == 1);
   volume_heal (v);
   volume_await_in_sync (v);
   volume_assert_alike (v, BIT (0) | BIT (1));
+}
+
+/* A leg that has lost its connection since the last of it was copied does not join. */
+static void
+test_w6_join (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_plain);
+  leg_set (v, 0, 1, 0, SECTORS);
+  volume_hold (v->legs[1], MOCK_FLUSH, &v->gate);
+  volume_start (v);
+  mock_gate_await (&v->gate, 1);
+  for (i = 0; i < VOLUME_COPIES; i++)
+    volume_hold (v->copies[i], MOCK_WRITE, &v->log_gate);
+  mock_gate_open (&v->gate);
+  mock_gate_await (&v->log_gate, 1);
+  mock_set_revive (v->legs[1], 0, -EIO);
+  mock_set_failed (v->legs[1], true);
+  mock_gate_open (&v->log_gate);
+  volume_await_state (v, 1, DM_MIRROR_FAILED);
+  g_assert_cmpuint (log_lines_count ("*leg1*is in sync*"), ==, 0);
 }
 
 /* A block that nobody can read is in nobody's way. */
@@ -948,7 +973,10 @@ static const struct volume_test tests[] = {
   { "f1-quorum/alike/1", test_quorum_alike, 1, &volume_plain },
   { "f1-quorum/recovering", test_quorum_recovering, 0, &volume_plain },
   { "f1-quorum/recovered", test_quorum_recovered, 0, &volume_plain },
-  { "f1-quorum/shows-less", test_quorum_shows_less, 0, &volume_plain },
+  { "f1-quorum/shows-less", test_quorum_shows_less, false, &volume_plain },
+  { "f1-quorum/shows-less/unread", test_quorum_shows_less, true,
+    &volume_plain },
+  { "w6-join", test_w6_join, 0, &volume_plain },
   { "f1-quorum/bad-block", test_quorum_bad_block, 0, &volume_plain },
   { "f1-quorum/read", test_quorum_read, 0, &volume_plain },
   { "f1-quorum/read/not-written", test_quorum_read, MOCK_WRITE,

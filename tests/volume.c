@@ -91,6 +91,7 @@ volume_open (struct volume *v, unsigned int num_legs, sector_t sectors,
 
   memset (v, 0, sizeof *v);
   v->gate = (struct mock_gate) MOCK_GATE_INIT (0);
+  v->log_gate = (struct mock_gate) MOCK_GATE_INIT (0);
   v->num_legs = num_legs;
   v->sectors = sectors;
   v->chunk = chunk;

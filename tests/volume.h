@@ -46,7 +46,7 @@ struct volume {
   sector_t odd_count;           /* if it is not 0: what leg 1 has */
   struct dm_mirror_options options;
 
-  struct mock_gate gate;        /* closed; as the devices may wait there, it is
+  struct mock_gate gate, log_gate; /* closed; as the devices may wait there, they are
                                  * here rather than in a test's function */
 
   struct dm_log *log;
