@@ -473,7 +473,10 @@ void
 mirror_distrust (struct dm_mirror *m, unsigned long legs)
 {
   pthread_mutex_lock (&m->state_lock);
-  FOR_EACH_LEG (i, legs & m->suspects)
+  legs &= m->suspects & ~m->unflushed;
+  if (legs != 0)
+    note_loss (m);
+  FOR_EACH_LEG (i, legs)
     set_member (&m->unflushed, i, true);
   pthread_mutex_unlock (&m->state_lock);
 }

@@ -92,34 +92,6 @@ sim_is_alone (const struct sim_device *dev)
   return dev->leg >= 0 && record.in_sync == 1UL << dev->leg;
 }
 
-/* True to have a leg lose what it shows by one more flush that fails before it has been
- * mended, although another may have been recovered from what it showed.
- */
-#define LOSE_AGAIN false
-
-/* True to have reads fail of a leg that has to be mended: what cannot be read is not. */
-#define UNREADABLE_SUSPECTS false
-
-static bool
-is_suspect (const struct sim_device *dev)
-{
-  return mirror != NULL && dev->leg >= 0 &&
-    mirror_suspects (mirror) & 1UL << dev->leg;
-}
-
-bool
-sim_may_lose (const struct sim_device *dev)
-{
-  return sim_is_alone (dev) &&
-    (LOSE_AGAIN || !is_suspect (dev) || mirror->num_legs == 1);
-}
-
-bool
-sim_may_fail_to_read (const struct sim_device *dev)
-{
-  return UNREADABLE_SUSPECTS || !is_suspect (dev);
-}
-
 /*----------------------------------------------------------------------
  * Bad luck
  */
@@ -250,23 +222,12 @@ sim_bad_luck (void *unused)
  *
  * The library notices by size and time.  It cannot in the seconds of the lease after the
  * last write of a server that has crashed, nor in those that writes to a leg that leaves
- * may take to arrive, nor if the clock is wrong: what is done then is not simulated.
+ * may take to arrive, or a request that was sent to other legs, too; nor if the clock is
+ * wrong: what is done then is not simulated.
  */
 
 #define LEASE (UINT64_C (16) * NSEC_PER_SEC)
 #define LATE (UINT64_C (1100) * 1000 * 1000)
-/* True to have legs edited as well that a server has used, and of which the log knows no
- * time: those that have never been in sync.
- */
-#define EDIT_UNSTAMPED false
-/* True to have legs edited that were recovering when the server ended properly, soon
- * after that: the log keeps their lease.
- */
-#define EDIT_RECOVERING false
-/* True to have legs edited that have done all that they were sent, while other legs have
- * not: the library takes the time when all have for that at which the leg was left.
- */
-#define EDIT_BESIDE_REQUESTS false
 
 unsigned long
 sim_edited (void)
@@ -344,11 +305,11 @@ can_edit (const struct sim_device *dev)
   struct sim_record record;
 
   if (dev == NULL || dev->leg < 0 || dev->remote || plan.clock_jumps ||
-      sim_is_busy (dev, EDIT_BESIDE_REQUESTS))
+      sim_is_busy (dev))
     return false;
   sim_record_read (&record, true, SIM_ALL_COPIES);
   return record.stamp[dev->leg] != 0 ||
-    (EDIT_UNSTAMPED && dev->was_used && !sim_in_sync (&record, dev));
+    (dev->was_used && !sim_in_sync (&record, dev));
 }
 
 static void
@@ -387,8 +348,7 @@ sim_edit_unserved (bool in_order)
   if ((record.in_sync & ~sim_edited () & ~(1UL << dev->leg)) == 0 &&
       sim_chance (&sim_plan, 80))
     return;
-  if (!in_order || record.dirty ||
-      (!EDIT_RECOVERING && !sim_in_sync (&record, dev)))
+  if (!in_order || record.dirty)
     sim_now += LEASE;
   edit (dev, SIM_EDIT_UNSERVED);
 }
@@ -731,7 +691,7 @@ fail_leg (void)
   sim_pause ();
   if (r == 0 && can_edit (dev) && sim_chance (&sim_plan, 40)) {
     sim_sleep (LATE);
-    if (!sim_is_busy (dev, EDIT_BESIDE_REQUESTS))
+    if (!sim_is_busy (dev))
       edit (dev, SIM_EDIT_WISHED);
   }
   if (sim_chance (&sim_plan, 60) && dev->present) {

@@ -279,17 +279,19 @@ static void
 recognize_legs (void)
 {
   unsigned int i, j, n = dm_log_num_legs (mirror_log);
+  int leg;
   struct dm_log_leg known;
 
   for (i = 0; i < SIM_MAX_LEGS; i++) {
     if (legs[i] == NULL)
       continue;
-    legs[i]->leg = -1;
+    leg = -1;                   /* power may be cut before it is found */
     for (j = 0; j < n; j++) {
       dm_log_get_leg (mirror_log, j, &known);
       if (strcmp (known.id, legs[i]->name) == 0)
-        legs[i]->leg = j;
+        leg = j;
     }
+    legs[i]->leg = leg;
   }
 }
 

@@ -62,6 +62,10 @@ struct late {
 
 static struct late late[MAX_LATE];
 static unsigned int num_late;
+/* By this server.  Before that no copy of the log says that it runs: if its first write is
+ * late itself, nobody knows of it, which is a limit.
+ */
+static bool copy_written;
 bool sim_late_super;
 unsigned int sim_news;
 
@@ -144,13 +148,12 @@ connection_error (const struct sim_device *dev)
 }
 
 bool
-sim_is_busy (const struct sim_device *leg, bool itself)
+sim_is_busy (const struct sim_device *leg)
 {
   unsigned int i;
 
   for (i = 0; i < num_ops; i++)
-    if (itself ? ops[i].dev == leg :
-        (ops[i].request->legs & 1UL << leg->number) != 0)
+    if ((ops[i].request->legs & 1UL << leg->number) != 0)
       return true;
   return false;
 }
@@ -175,7 +178,7 @@ start (struct op *op)
   else if (op->op == DM_IO_FLUSH)
     start_flush (op);
   else if (op->op == DM_IO_READ) {
-    if (fails (op, SIM_FAIL_READ) && sim_may_fail_to_read (op->dev))
+    if (fails (op, SIM_FAIL_READ))
       op->error = op->dev->fail_errno;
   }
   else {
@@ -259,7 +262,7 @@ fail_flush (struct sim_device *dev)
 {
   dev->flush_failed = true;
   sim_forget_dirty (dev);
-  if (dev->num_dirty > 0 && sim_may_lose (dev) &&
+  if (dev->num_dirty > 0 && sim_is_alone (dev) &&
       sim_chance (&sim_media, 75)) {
     sim_trace ("%s: a failed flush loses what was not stable", dev->name);
     sim_lose_cache (dev);
@@ -324,6 +327,7 @@ end (struct op *op)
       sim_stabilize (op->dev, op->since);
     sim_complete (op->dev, op->sector, op->count,
                   op->error == 0 && op->flags & DM_IO_FUA);
+    copy_written |= op->error == 0 && op->dev->kind == SIM_COPY;
   }
   sim_trace ("%s: op %d of %u+%u ends: %d", op->dev->name, op->op,
              op->sector - op->dev->start, op->count, op->error);
@@ -428,6 +432,7 @@ sim_late_begin (void)
 {
   unsigned int i;
 
+  copy_written = false;
   for (i = 0; i < num_late; i++)
     if (late[i].at == SIM_NEVER)
       late[i].at = sim_now + sim_next (&sim_media) % late[i].dev->bdev.late;
@@ -504,7 +509,9 @@ sim_io_cut (bool power)
       start (op);
     if (!changes (op->op))
       continue;
-    if (!power && can_be_late (op) && sim_chance (&sim_media, 60))
+    if (!power && can_be_late (op) &&
+        (op->dev->kind != SIM_COPY || copy_written) &&
+        sim_chance (&sim_media, 60))
       make_late (op, SIM_NEVER);
     else if (op->count > 0 && sim_chance (&sim_media, 50))
       transfer (op, sim_below (&sim_media, op->count + 1));

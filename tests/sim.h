@@ -306,12 +306,6 @@ extern void sim_evict (struct sim_device *dev);
 extern void sim_lose_cache (struct sim_device *dev);
 /* Of a history: that has happened to a leg. */
 extern void sim_cache_lost (struct sim_device *dev);
-/* Of a history: a flush that fails may lose what the leg showed, as no other leg is in
- * sync.
- */
-extern bool sim_may_lose (const struct sim_device *dev);
-/* Of a history: reading may fail for a while. */
-extern bool sim_may_fail_to_read (const struct sim_device *dev);
 /* Of a history: no other leg is in sync. */
 extern bool sim_is_alone (const struct sim_device *dev);
 /* Of a history: a fiber could not read that sector. */
@@ -329,8 +323,8 @@ extern void sim_encode (void *data, sim_value value, uint32_t sector);
 
 /* Operations in flight.  Each step of one is a step of the scheduler. */
 extern unsigned int sim_io_pending (void);
-/* Is any of a leg; or else, part of a request that was sent to it as well? */
-extern bool sim_is_busy (const struct sim_device *leg, bool itself);
+/* Is any part of a request that was sent to this leg as well? */
+extern bool sim_is_busy (const struct sim_device *leg);
 /* Make one step; or return the time when one could be made. */
 extern uint64_t sim_io_step (void);
 /* At a power cut, or only the end of the process: all that is in flight gets some way
