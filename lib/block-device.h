@@ -224,10 +224,10 @@ extern void bdev_rest (struct block_device *bdev);
 /* Use a device again that has failed, if that is possible: afterwards it
  * may have lost what it took since its last successful flush, but nothing
  * that was sent to it before will reach it any more.  A file that is not
- * BDEV_IN_PLACE is opened anew there, and bdev_touched says so.  0, also if it had
- * not failed; -EAGAIN: not now, but perhaps when this is called again;
- * another error: never, unless somebody mends what a warning has named.  Does not
- * wait for a server.
+ * BDEV_IN_PLACE is opened anew there, and bdev_touched says so until bdev_stamp.
+ * 0, also if it had not failed; -EAGAIN: not now, but perhaps when this is called
+ * again; another error: never, unless somebody mends what a warning has named.  Does
+ * not wait for a server.
  */
 extern int bdev_revive (struct block_device *bdev);
 
@@ -242,12 +242,12 @@ extern void bdev_flush_again (struct block_device *bdev);
 extern int bdev_stamp (struct block_device *bdev, struct bdev_stamp *stamp);
 
 /* The same without a flush, and not durably: after a crash the device may be what it was
- * before.  Does not wait.
+ * before.  Waits as fstat does.
  */
 extern void bdev_glance (struct block_device *bdev, struct bdev_stamp *stamp);
 
-/* True if the device shows that it has been changed since that date (clock_date),
- * or it was opened since then.  Does not wait.
+/* True if the device shows that it has been changed since that date (clock_date), or
+ * bdev_revive has opened another file since the last bdev_stamp.  Waits as fstat does.
  */
 extern bool bdev_touched (struct block_device *bdev, uint64_t date);
 

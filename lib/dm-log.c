@@ -159,22 +159,28 @@ extend (struct dm_log *log, uint64_t until)
 
 /* The clock was set back since legs were quiet: writes from now on seem to be
  * older than that, and must not seem to be somebody else's.  Nor must what a power cut
- * may leave of the times: that of before.
+ * may leave of the times: that of before.  ALL: also those of legs in sync, which are
+ * going to be written; else they have to be what the legs are like.  True if there are
+ * any.
  */
-static void
-set_stamps_back (struct dm_log *log, uint64_t now)
+static bool
+set_stamps_back (struct dm_log *log, uint64_t now, bool all)
 {
   unsigned long legs = all_legs (log) & ~log->absent;
   struct log_super_leg *info;
+  bool any = false;
 
   for (; legs != 0; legs &= legs - 1) {
     info = &log->legs[__builtin_ctzl (legs)].info;
-    if (log_stamp_time (info) > now) {
-      info->until = MAX (info->until, log_stamp_time (info));
-      info->stamp.mtime = now - MIN (now, NSEC_PER_SEC);
-      log->super_wanted++;
-    }
+    if (log_stamp_time (info) <= now ||
+        (!all && info->state == DM_LOG_IN_SYNC))
+      continue;
+    info->until = MAX (info->until, log_stamp_time (info));
+    info->stamp.mtime = now - MIN (now, NSEC_PER_SEC);
+    log->super_wanted++;
+    any = true;
   }
+  return any;
 }
 
 static bool
@@ -203,8 +209,7 @@ dm_log_keep_lease (struct dm_log *log)
   pthread_mutex_lock (&log->lock);
   if (log->dead)
     r = -EIO;
-  else if (log->lease < now + LEASE_LEFT || log->latest_stamp > now) {
-    set_stamps_back (log, now);
+  else if (set_stamps_back (log, now, false) || log->lease < now + LEASE_LEFT) {
     extend (log, now + LEASE);
     r = log_commit (log, false);
   }
@@ -268,7 +273,7 @@ mark (struct dm_log *log, uint64_t first, uint64_t end, uint64_t now)
       durable = false;
   if (lease_has_run_out (log, now)) {
     durable = false;
-    set_stamps_back (log, now);
+    set_stamps_back (log, now, true);
     if (!lease_is_wanted (log, now))
       extend (log, now + LEASE);
   }

@@ -312,6 +312,8 @@ mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
   unsigned long legs = targets_of (m, item) | 1UL << source;
   struct range_lock range;
 
+  if (item->reconcile && mirror_suspects (m) != 0)
+    return item->first;         /* one may show zeroes that it has not kept */
   /* So that nobody is kept out only to find that there is data. */
   if (zero_run (m, source, sector, MIN (chunk, all)) < MIN (chunk, all))
     return item->first;
@@ -323,6 +325,18 @@ mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
     zero = 0;                   /* it may have lost what it had */
   range_unlock (&m->ranges, &range);
   return zero == all ? item->end : item->first + zero / chunk;
+}
+
+/* The only leg could not be written again: it can be read all the same, but no flush
+ * succeeds before it has been.
+ */
+static int
+do_without (struct dm_mirror *m)
+{
+  if (!mirror_cannot_flush (m) || mirror_is_outage (m))
+    return NOT_COPIED;
+  mirror_distrust (m, mirror_suspects (m));
+  return 0;
 }
 
 int
@@ -346,7 +360,7 @@ mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
     if (paced)
       mirror_pace (m, begun, count * DM_IO_SECTOR_SIZE);
   }
-  return r;
+  return r == NOT_COPIED && item->reconcile ? do_without (m) : r;
 }
 
 /*----------------------------------------------------------------------
@@ -383,18 +397,6 @@ flush_reconciled (struct dm_mirror *m, unsigned long legs)
   return mirror_flush_legs (m, legs) == 0 || mirror_cannot_flush (m) ? 0 : -EIO;
 }
 
-/* The only leg could not be written again: it can be read all the same, but no flush
- * succeeds before it has been.
- */
-static int
-do_without (struct dm_mirror *m)
-{
-  if (!mirror_cannot_flush (m))
-    return -EIO;
-  mirror_distrust (m, mirror_suspects (m));
-  return 0;
-}
-
 /* If a leg fails it is tried again with the others. */
 static int
 reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
@@ -416,8 +418,6 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
     if (r == 0)
       r = flush_reconciled (m, legs);
   } while (r < 0 && mirror_in_sync (m) != legs);
-  if (r == NOT_COPIED)
-    r = do_without (m);
   /* A leg that was dropped meanwhile must not be the source next time. */
   if (r == 0)
     r = mirror_settle (m);
@@ -525,6 +525,17 @@ mirror_alike (struct dm_mirror *m, sector_t sector, sector_t count)
  * After something could not be flushed
  */
 
+/* The next chunk from FIRST on that suspects may not have kept: any that is dirty, or if no
+ * flush has failed since the start, those that nobody has reconciled since.
+ */
+static uint64_t
+next_to_rewrite (struct dm_mirror *m, uint64_t first)
+{
+  return mirror_unflushed (m) == 0 ?
+    dm_log_next_unreconciled (m->log, first, mirror_chunks (m)) :
+    dm_log_next_dirty (m->log, first);
+}
+
 /* PACED: nobody waits for it. */
 static int
 rewrite_dirty (struct dm_mirror *m, bool paced)
@@ -532,22 +543,28 @@ rewrite_dirty (struct dm_mirror *m, bool paced)
   g_autofree unsigned char *buffer =
     g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
   struct mirror_item item = { .rewrite = true };
+  unsigned int differences = __atomic_load_n (&m->differences, __ATOMIC_ACQUIRE);
   uint64_t end = mirror_chunks (m);
+  bool unread = false;
   int r = buffer == NULL ? -ENOMEM : 0;
 
-  for (item.first = dm_log_next_dirty (m->log, 0);
-       r == 0 && item.first < end;
-       item.first = dm_log_next_dirty (m->log, item.end)) {
+  for (item.first = next_to_rewrite (m, 0); r == 0 && item.first < end;
+       item.first = next_to_rewrite (m, item.end)) {
     item.end = item.first + 1;
     r = dm_log_keep_lease (m->log);
     if (r == 0)
       r = mirror_copy_item (m, &item, buffer, paced);
     if (r == NOT_READ) {
       mirror_leave_unread (m, item.first);
+      unread = true;
       r = 0;
     }
   }
-  return r == 0 ? mirror_flush_legs (m, mirror_in_sync (m)) : r;
+  if (r == 0)
+    r = mirror_flush_legs (m, mirror_in_sync (m));
+  if (r == 0 && !unread)
+    mirror_all_reconciled (m, differences);
+  return r;
 }
 
 /* First they may be flushed again: if a flush fails from now on, whoever asks for it, the

@@ -470,6 +470,18 @@ mirror_leave_unread (struct dm_mirror *m, uint64_t chunk)
 }
 
 void
+mirror_all_reconciled (struct dm_mirror *m, unsigned int differences)
+{
+  uint64_t i, end = mirror_chunks (m);
+
+  pthread_mutex_lock (&m->state_lock);
+  if (COUNT (mirror_in_sync (m)) == 1 && m->differences == differences)
+    for (i = 0; (i = dm_log_next_unreconciled (m->log, i, end)) < end; i++)
+      dm_log_reconciled (m->log, i, dm_log_differs (m->log, i));
+  pthread_mutex_unlock (&m->state_lock);
+}
+
+void
 mirror_distrust (struct dm_mirror *m, unsigned long legs)
 {
   pthread_mutex_lock (&m->state_lock);
@@ -623,8 +635,10 @@ mirror_stamp_left (struct dm_mirror *m, unsigned int leg)
   if (bdev_touched (l->region.bdev, left))
     stamp.valid = false;        /* by whom? */
   pthread_mutex_lock (&m->state_lock);
-  r = is_away (m, leg) && l->recoveries == recoveries ?
-    dm_log_left (m->log, leg, &stamp, left) : 0;
+  if (l->recoveries != recoveries)
+    r = is_away (m, leg) ? -EAGAIN : 0;
+  else
+    r = dm_log_left (m->log, leg, &stamp, left);
   pthread_mutex_unlock (&m->state_lock);
   if (r < 0)
     __atomic_store_n (&l->unstamped, true, __ATOMIC_RELAXED);
@@ -704,9 +718,15 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
   struct leg *l = &m->legs[leg];
   struct bdev_stamp stamp;
   bool ok = false;
-  int stamped = bdev_stamp (l->region.bdev, &stamp);
+  int stamped;
 
-  if (stamped == 0 && !look_at_it (m, leg))
+  /* First this, as bdev_stamp forgets that another file was opened; then again, so that
+   * the stamp is not of somebody else's change.
+   */
+  if (!look_at_it (m, leg))
+    return false;
+  stamped = bdev_stamp (l->region.bdev, &stamp);
+  if (stamped == 0 && stamp.valid && !look_at_it (m, leg))
     return false;
   pthread_mutex_lock (&m->state_lock);
   if (stamped < 0 && is_away (m, leg) && !l->by_user)
@@ -724,6 +744,8 @@ mirror_begin_recovery (struct dm_mirror *m, unsigned int leg)
       fail_leg (m, leg, "the log cannot be written");
   }
   pthread_mutex_unlock (&m->state_lock);
+  if (stamped < 0)
+    mirror_report (m, leg, "cannot be flushed, so it is not used");
   if (ok)
     g_warning ("region %u (%s) is being recovered: %" PRIu64 " bytes may "
                "differ and are copied to it", leg, l->name,

@@ -215,7 +215,7 @@ struct mirror_failure {
   unsigned long legs;           /* those that failed */
   unsigned long others;         /* that did what the legs have not */
   bool fua;                     /* it was to be made durable */
-  bool again;                   /* it is nothing new, and for legs in sync alone */
+  bool again;                   /* it is nothing new: suspects were to be mended */
   const struct dm_io_result *results;
 };
 
@@ -231,6 +231,10 @@ extern int mirror_settle (struct dm_mirror *m);
 
 /* Some of a chunk cannot be read now from suspects, and is not written again. */
 extern void mirror_leave_unread (struct dm_mirror *m, uint64_t chunk);
+/* The only leg in sync has been written again, and flushed: nothing has to be reconciled,
+ * unless DIFFERENCES have grown since then.
+ */
+extern void mirror_all_reconciled (struct dm_mirror *m, unsigned int differences);
 /* These suspects count for no quorum, as though a flush had failed. */
 extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
 /* These legs are suspects no more: all that they show is durable. */
@@ -327,8 +331,9 @@ extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
 /* Chunks that are alike in what has to be copied to where. */
 struct mirror_item {
   uint64_t first, end;
-  bool reconcile;               /* one chunk, to all legs in sync but the source */
-  bool rewrite;                 /* the same, dirty, and to suspects in any case */
+  bool reconcile;               /* one chunk, to all legs in sync but the source, which
+                                 * gets it if it is a suspect */
+  bool rewrite;                 /* the same, dirty, and to those that are recovered */
   unsigned int differs;         /* then: dm_log_differs before it was copied */
   unsigned long lacking;        /* else to these */
 };
@@ -340,8 +345,9 @@ extern uint64_t mirror_zero_end (struct dm_mirror *m,
                                  const struct mirror_item *item);
 
 /* Copy what the item says; not flushed yet.  0, also if a target has failed, as
- * its state says; or -EIO if something could not be read, or nobody is left
- * to copy to.
+ * its state says; -ENODATA if something could not be read; or -EIO if something else
+ * could not be copied, or nobody is left to copy to.  If the only leg in sync cannot be
+ * written it is distrusted, and 0.
  */
 extern int mirror_copy_item (struct dm_mirror *m,
                              const struct mirror_item *item,

@@ -183,6 +183,32 @@ start_mirror log=log a.img b.img
 [ "$(status .in_sync)" -eq 2 ]
 stop_server
 
+# A link leads to an old copy, while the leg is not used: no time of that file changes.
+for how in user error; do
+  rm -rf d1 d2 b.img ./*.dmlog
+  mkdir d1 d2
+  make_regions 4M a.img d1/b.img
+  cp -p d1/b.img d2/b.img
+  ln -s d1/b.img b.img
+  start_mirror init=clean chunk=64K a.img b.img
+  client "write 0 1048576 0x61" flush
+  nap 5000                      # so it is clean
+  if [ $how = user ]; then
+    dmioctl fail b.img
+  else
+    mv d1/b.img d1/away
+    wait_for has_state 1 failed
+  fi
+  client "write 2097152 65536 0x63" flush
+  nap 2000                      # the log knows what the leg is like
+  ln -sfn d2/b.img b.img
+  [ $how = error ] || dmioctl add b.img
+  wait_in_sync
+  stop_server
+  same a.img d2/b.img
+done
+rm -rf d1 d2 b.img
+
 # In the place of one of two is the log of another mirror: that is not overwritten.
 make_regions 4M x.img
 start_mirror x.img init=clean

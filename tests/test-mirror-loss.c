@@ -707,6 +707,77 @@ test_quorum_recovered (struct volume *v, unsigned int unused)
   g_assert_cmpint (log_state (v, 1), ==, DM_LOG_IN_SYNC);
 }
 
+/* So it is after a crash, if the only leg in sync cannot be written any more. */
+static void
+test_quorum_replaced (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_crash (v, 1);
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  volume_start (v);
+  volume_await_state (v, 1, DM_MIRROR_IN_SYNC);
+}
+
+/* What it shows as zero is written again, too. */
+static void
+test_quorum_zero (struct volume *v, unsigned int unused)
+{
+  unsigned long absent;
+
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_thin);
+  volume_start_quiet (v);
+  g_assert_cmpint (dm_log_begin (v->log, 0, CHUNK, &absent), ==, 0);
+  volume_crash (v, 1);
+  volume_clear_traces (v);
+  volume_start (v);
+  AWAIT (dm_log_next_unreconciled (v->log, 0, CHUNKS) == CHUNKS);
+  g_assert_cmpuint (mock_changed (v->legs[0]), >=, CHUNK * SECTOR);
+}
+
+/* All is written again once, also if the server ends before it has begun with that. */
+static void
+test_quorum_once (struct volume *v, unsigned int ends)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_crash (v, 1);
+  volume_clear_traces (v);
+  if (ends)
+    volume_start_quiet (v);
+  else {
+    volume_start (v);
+    AWAIT (!dm_log_is_dirty (v->log));
+  }
+  volume_stop (v);
+  g_assert_cmpuint (mock_changed (v->legs[0]), ==, SECTORS * SECTOR);
+  volume_load (v);
+  g_assert_false (dm_log_is_dirty (v->log));
+}
+
+/* One that cannot be reached for a moment is not taken for one that cannot be written. */
+static void
+test_quorum_offline (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_crash (v, 1);
+  volume_start_quiet (v);
+  volume_fail (v, 0, MOCK_ANY, ENOTCONN, 0, 0);
+  __atomic_store_n (&v->legs[0]->offline, true, __ATOMIC_RELAXED);
+  g_assert_cmpint (volume_read (v, 0), ==, -1);
+  volume_heal (v);
+  __atomic_store_n (&v->legs[0]->offline, false, __ATOMIC_RELAXED);
+  volume_clear_traces (v);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  g_assert_cmpuint (mock_changed (v->legs[0]), ==, CHUNK * SECTOR);
+  g_assert_true (volume_write (v, 2, 0, 1));
+  g_assert_cmpuint (mock_changed (v->legs[0]), ==, (CHUNK + 1) * SECTOR);
+}
+
 /* It shows something else by then than when it was copied from: that gets to the other,
  * too, also if it cannot be read for a while.
  */
@@ -973,6 +1044,11 @@ static const struct volume_test tests[] = {
   { "f1-quorum/alike/1", test_quorum_alike, 1, &volume_plain },
   { "f1-quorum/recovering", test_quorum_recovering, 0, &volume_plain },
   { "f1-quorum/recovered", test_quorum_recovered, 0, &volume_plain },
+  { "f1-quorum/replaced", test_quorum_replaced, 0, &volume_plain },
+  { "f1-quorum/zero", test_quorum_zero, 0, &volume_plain },
+  { "f1-quorum/once", test_quorum_once, false, &volume_plain },
+  { "f1-quorum/once/ends", test_quorum_once, true, &volume_plain },
+  { "f1-quorum/offline", test_quorum_offline, 0, &volume_plain },
   { "f1-quorum/shows-less", test_quorum_shows_less, false, &volume_plain },
   { "f1-quorum/shows-less/unread", test_quorum_shows_less, true,
     &volume_plain },
