@@ -262,6 +262,14 @@ targets_of (const struct dm_mirror *m, const struct mirror_item *item)
     item->lacking & mirror_recovering (m);
 }
 
+/* Which legs in sync have to be written what they show, as they may not keep it. */
+static unsigned long
+not_kept (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->unread, __ATOMIC_ACQUIRE) ? mirror_in_sync (m) :
+    mirror_suspects (m);
+}
+
 /* Somebody else may have done it meanwhile; then the chunk may be clean. */
 static int
 reconcile_piece (const struct piece *p, const struct mirror_item *item)
@@ -294,7 +302,7 @@ copy_locked (struct dm_mirror *m, const struct mirror_item *item,
   range_lock (&m->ranges, &range, sector, count);
   piece.targets = targets_of (m, item);
   if (item->reconcile || item->rewrite)
-    piece.rewritten = mirror_suspects (m);
+    piece.rewritten = not_kept (m);
   if (item->reconcile || item->rewrite)
     r = reconcile_piece (&piece, item);
   else if (piece.targets != 0)
@@ -312,7 +320,7 @@ mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
   unsigned long legs = targets_of (m, item) | 1UL << source;
   struct range_lock range;
 
-  if (item->reconcile && mirror_suspects (m) != 0)
+  if (item->reconcile && not_kept (m) != 0)
     return item->first;         /* one may show zeroes that it has not kept */
   /* So that nobody is kept out only to find that there is data. */
   if (zero_run (m, source, sector, MIN (chunk, all)) < MIN (chunk, all))
@@ -333,9 +341,11 @@ mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
 static int
 do_without (struct dm_mirror *m)
 {
-  if (!mirror_cannot_flush (m) || mirror_is_outage (m))
+  unsigned long in_sync = mirror_in_sync (m);
+
+  if (COUNT (in_sync) != 1 || mirror_is_outage (m))
     return NOT_COPIED;
-  mirror_distrust (m, mirror_suspects (m));
+  mirror_distrust (m, in_sync);
   return 0;
 }
 
@@ -348,8 +358,7 @@ mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
   uint64_t begun;
   int r = 0;
 
-  if (item->reconcile && COUNT (mirror_in_sync (m)) == 1 &&
-      mirror_suspects (m) == 0)
+  if (item->reconcile && COUNT (mirror_in_sync (m)) == 1 && not_kept (m) == 0)
     return 0;                   /* it only has to be flushed */
   for (; at < end; at += count) {
     if (paced && mirror_stopping (m))
@@ -460,7 +469,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     piece.count = MIN (MIRROR_PIECE, end - sector);
     range_lock (&m->ranges, &range, sector, piece.count);
     piece.targets = mirror_in_sync (m);
-    piece.rewritten = mirror_suspects (m);
+    piece.rewritten = not_kept (m);
     r = dm_log_begin (m->log, sector, piece.count, &absent);
     if (r == 0) {
       r = copy_piece (&piece);

@@ -451,7 +451,8 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   return true;
 }
 
-/* It stays dirty until it can be read.  It may be something else then than when others were
+/* It stays dirty until it can be read, and is written again then, whichever legs are in
+ * sync by that time.  It may be something else then than when others were
  * recovered from it, so these lack it again; nor does what they were just given count.
  */
 void
@@ -462,6 +463,7 @@ mirror_leave_unread (struct dm_mirror *m, uint64_t chunk)
   pthread_mutex_lock (&m->state_lock);
   dm_log_unreconcile (m->log, sector, 1);
   __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
+  __atomic_store_n (&m->unread, true, __ATOMIC_RELEASE);
   FOR_EACH_LEG (i, mirror_recovering (m)) {
     dm_log_lack (m->log, i, sector, 1);
     m->legs[i].recoveries++;
@@ -485,11 +487,13 @@ void
 mirror_distrust (struct dm_mirror *m, unsigned long legs)
 {
   pthread_mutex_lock (&m->state_lock);
-  legs &= m->suspects & ~m->unflushed;
+  legs &= m->in_sync & ~m->unflushed;
   if (legs != 0)
     note_loss (m);
-  FOR_EACH_LEG (i, legs)
+  FOR_EACH_LEG (i, legs) {
+    set_member (&m->suspects, i, true);
     set_member (&m->unflushed, i, true);
+  }
   pthread_mutex_unlock (&m->state_lock);
 }
 

@@ -94,6 +94,8 @@ struct dm_mirror {
    * for no quorum.  They are the only ones in sync, or a write with FUA has failed on all.
    */
   unsigned long suspects, unflushed;
+  bool unread;                  /* atomic: something could not be read when it was to be
+                                 * written again: what is reconciled is, from then on */
   unsigned long write_mostly;   /* atomic */
   bool active;                  /* atomic: a request came since it was reset */
   uint64_t active_until;        /* atomic: clients count as active */
@@ -235,7 +237,7 @@ extern void mirror_leave_unread (struct dm_mirror *m, uint64_t chunk);
  * unless DIFFERENCES have grown since then.
  */
 extern void mirror_all_reconciled (struct dm_mirror *m, unsigned int differences);
-/* These suspects count for no quorum, as though a flush had failed. */
+/* These legs in sync become suspects, as though a flush had failed. */
 extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
 /* These legs are suspects no more: all that they show is durable. */
 extern void mirror_trust (struct dm_mirror *m, unsigned long legs);
