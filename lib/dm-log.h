@@ -242,7 +242,8 @@ extern uint64_t dm_log_next_unreconciled (struct dm_log *log, uint64_t first,
 extern void dm_log_unreconcile (struct dm_log *log, sector_t sector,
                                 sector_t count);
 /* The chunk is alike now on all legs in sync, durably (or no flush succeeds until the only
- * one has been mended), unless it may have become different since dm_log_differs returned SINCE.
+ * one has been mended), unless it may have become different since dm_log_differs returned
+ * SINCE.
  */
 extern void dm_log_reconciled (struct dm_log *log, uint64_t chunk,
                                unsigned int since);

@@ -32,8 +32,8 @@
  * made equal, and flushed, before it is read (R2): so a second crash does not
  * change it either.
  *
- * Locks: reconciling first, then rewriting, ranges, state_lock, which owns changes of states and
- * of the sets in_sync and recovering; these are read without it.  It is held
+ * Locks: reconciling first, then rewriting, ranges, state_lock, which owns changes of
+ * states and of the sets in_sync and recovering; these are read without it.  It is held
  * while the log is written, so that changes of states have one order, also
  * on disk; but never while a leg is used: failing a leg does not wait for it.  The
  * locks of the log, the work of the copiers and the failure log are leaves.

@@ -252,7 +252,8 @@ extern bool mirror_go_on_with (struct dm_mirror *m, unsigned int leg);
 /* Chunks in doubt (S5).  Before a write to these sectors or a read: if each leg in sync
  * may still get an older write there, wait until that is over.  begin_doubt is for
  * the start after a crash, and legs that turn up soon after it: all that was being
- * written or copied, on these legs; with state_lock, if there are threads.  end_doubt is called every so often.
+ * written or copied, on these legs; with state_lock, if there are threads.  end_doubt is
+ * called every so often.
  */
 extern void mirror_await_doubt (struct dm_mirror *m, sector_t sector,
                                 sector_t count);
