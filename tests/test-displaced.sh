@@ -192,7 +192,7 @@ for how in user error; do
   ln -s d1/b.img b.img
   start_mirror init=clean chunk=64K a.img b.img
   client "write 0 1048576 0x61" flush
-  nap 5000                      # so it is clean
+  sleep 5                       # so it is clean
   if [ $how = user ]; then
     dmioctl fail b.img
   else
@@ -200,7 +200,7 @@ for how in user error; do
     wait_for has_state 1 failed
   fi
   client "write 2097152 65536 0x63" flush
-  nap 2000                      # the log knows what the leg is like
+  sleep 2                       # the log knows what the leg is like
   ln -sfn d2/b.img b.img
   [ $how = error ] || dmioctl add b.img
   wait_in_sync
