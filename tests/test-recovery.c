@@ -239,7 +239,9 @@ test_reconcile_write_error (struct volume *v, unsigned int ops)
   volume_assert_alike (v, BIT (0) | BIT (2));
 }
 
-/* Only one leg is left in sync: there is nothing to be made equal to it. */
+/* Only one leg is left in sync: it is written again what it shows, which it may not have
+ * kept.
+ */
 static void
 test_reconcile_one_leg (struct volume *v, unsigned int unused)
 {
@@ -250,7 +252,9 @@ test_reconcile_one_leg (struct volume *v, unsigned int unused)
   volume_start (v);
   g_assert_cmpint (volume_read (v, CHUNK), ==, 0x11);
   AWAIT (dm_log_next_unreconciled (v->log, 0, CHUNKS) == CHUNKS);
-  g_assert_cmpuint (mock_count (v->legs[1], CHANGES), ==, 0);
+  g_assert_cmpuint (mock_changed (v->legs[1]), >, 0);
+  g_assert_cmpuint (volume_find_event (v->legs[1], CHANGES, true)->end, <,
+                    volume_find_event (v->legs[1], MOCK_FLUSH, true)->begin);
   volume_stop (v);
   v->given = ALL_LEGS;
   volume_start (v);
