@@ -262,12 +262,13 @@ targets_of (const struct dm_mirror *m, const struct mirror_item *item)
     item->lacking & mirror_recovering (m);
 }
 
-/* Which legs in sync have to be written what they show, as they may not keep it. */
+/* Which legs in sync have to be written what they show before it is read, as they may not
+ * keep it: the only one.  Of several each is given what another shows, or is dropped.
+ */
 static unsigned long
 not_kept (const struct dm_mirror *m)
 {
-  return __atomic_load_n (&m->unread, __ATOMIC_ACQUIRE) ? mirror_in_sync (m) :
-    mirror_suspects (m);
+  return COUNT (mirror_in_sync (m)) == 1 ? mirror_suspects (m) : 0;
 }
 
 /* Somebody else may have done it meanwhile; then the chunk may be clean. */
@@ -301,7 +302,9 @@ copy_locked (struct dm_mirror *m, const struct mirror_item *item,
 
   range_lock (&m->ranges, &range, sector, count);
   piece.targets = targets_of (m, item);
-  if (item->reconcile || item->rewrite)
+  if (item->rewrite)
+    piece.rewritten = mirror_suspects (m);
+  else if (item->reconcile)
     piece.rewritten = not_kept (m);
   if (item->reconcile || item->rewrite)
     r = reconcile_piece (&piece, item);
@@ -545,7 +548,9 @@ next_to_rewrite (struct dm_mirror *m, uint64_t first)
     dm_log_next_dirty (m->log, first);
 }
 
-/* PACED: nobody waits for it. */
+/* PACED: nobody waits for it.  0, or 1 if all has been but what cannot be read now, or a
+ * negative errno.
+ */
 static int
 rewrite_dirty (struct dm_mirror *m, bool paced)
 {
@@ -573,7 +578,7 @@ rewrite_dirty (struct dm_mirror *m, bool paced)
     r = mirror_flush_legs (m, mirror_in_sync (m));
   if (r == 0 && !unread)
     mirror_all_reconciled (m, differences);
-  return r;
+  return r == 0 ? unread : r;
 }
 
 /* First they may be flushed again: if a flush fails from now on, whoever asks for it, the
@@ -588,16 +593,17 @@ try_to_rewrite (struct dm_mirror *m)
   FOR_EACH_LEG (i, suspects)
     bdev_flush_again (m->legs[i].region.bdev);
   r = rewrite_dirty (m, mirror_unflushed (m) == 0 && !mirror_stopping (m));
+  if (r >= 0)
+    mirror_trust (m, suspects, r == 0);
   if (r == 0) {
     m->rewrite_delay = MIRROR_FIRST_DELAY;
-    mirror_trust (m, suspects);
     return;
   }
   if (r == -ECANCELED)
     return;                     /* the server ends, and tries it again then */
   m->rewrite_at = clock_now () + m->rewrite_delay;
   m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
-  FOR_EACH_LEG (i, mirror_suspects (m))
+  FOR_EACH_LEG (i, r < 0 ? mirror_suspects (m) : 0)
     mirror_report (m, i, "cannot be flushed, and what it may have lost cannot be "
                    "written again yet");
 }

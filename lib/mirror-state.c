@@ -451,9 +451,9 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   return true;
 }
 
-/* It stays dirty until it can be read, and is written again then, whichever legs are in
- * sync by that time.  It may be something else then than when others were
- * recovered from it, so these lack it again; nor does what they were just given count.
+/* It stays dirty until it can be read, and is written again then.  It may be something
+ * else by then than when others were recovered from it, so these lack it again; nor does
+ * what they were just given count.
  */
 void
 mirror_leave_unread (struct dm_mirror *m, uint64_t chunk)
@@ -463,7 +463,6 @@ mirror_leave_unread (struct dm_mirror *m, uint64_t chunk)
   pthread_mutex_lock (&m->state_lock);
   dm_log_unreconcile (m->log, sector, 1);
   __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
-  __atomic_store_n (&m->unread, true, __ATOMIC_RELEASE);
   FOR_EACH_LEG (i, mirror_recovering (m)) {
     dm_log_lack (m->log, i, sector, 1);
     m->legs[i].recoveries++;
@@ -499,17 +498,18 @@ mirror_distrust (struct dm_mirror *m, unsigned long legs)
 
 /* One that has left the sets, or has come back, is none already. */
 void
-mirror_trust (struct dm_mirror *m, unsigned long legs)
+mirror_trust (struct dm_mirror *m, unsigned long legs, bool all)
 {
   pthread_mutex_lock (&m->state_lock);
-  FOR_EACH_LEG (i, legs)
+  FOR_EACH_LEG (i, all ? legs : 0)
     set_member (&m->suspects, i, false);
   legs &= m->unflushed;
   FOR_EACH_LEG (i, legs)
     set_member (&m->unflushed, i, false);
   pthread_mutex_unlock (&m->state_lock);
   FOR_EACH_LEG (i, legs)
-    mirror_report (m, i, "has been flushed, with all that it might have lost");
+    mirror_report (m, i, "has been flushed, with all that it might have lost%s",
+                   all ? "" : " and that could be read");
 }
 
 /* Who takes a leg out of the sets holds the lock until the log knows. */

@@ -94,8 +94,6 @@ struct dm_mirror {
    * for no quorum.  They are the only ones in sync, or a write with FUA has failed on all.
    */
   unsigned long suspects, unflushed;
-  bool unread;                  /* atomic: something could not be read when it was to be
-                                 * written again: what is reconciled is, from then on */
   unsigned long write_mostly;   /* atomic */
   bool active;                  /* atomic: a request came since it was reset */
   uint64_t active_until;        /* atomic: clients count as active */
@@ -239,8 +237,10 @@ extern void mirror_leave_unread (struct dm_mirror *m, uint64_t chunk);
 extern void mirror_all_reconciled (struct dm_mirror *m, unsigned int differences);
 /* These legs in sync become suspects, as though a flush had failed. */
 extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
-/* These legs are suspects no more: all that they show is durable. */
-extern void mirror_trust (struct dm_mirror *m, unsigned long legs);
+/* These legs count again: all that they show is durable, and they are suspects no more; or,
+ * if not ALL, but for chunks that could not be read, and they stay suspects.
+ */
+extern void mirror_trust (struct dm_mirror *m, unsigned long legs, bool all);
 
 /* No leg in sync can be reached (W4).  Then mirror_go_on_with uses one that has
  * failed again, and drops the others; false if it cannot be used now.  Only for the

@@ -647,6 +647,25 @@ test_quorum_two_legs (struct volume *v, unsigned int bad)
   assert_durable (v, bad ? BIT (0) : BIT (0) | BIT (1));
 }
 
+/* Nor can either be written again: a read ends all the same. */
+static void
+test_quorum_refused (struct volume *v, unsigned int unused)
+{
+  struct client reader = { .v = v, .what = CLIENT_READ, .count = 1 };
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  fail_flush_once (v, BIT (0) | BIT (1));
+  g_assert_false (volume_write_fua (v, 3, 2 * CHUNK, 1));
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  volume_fail (v, 1, MOCK_WRITE, EIO, 0, 0);
+  client_start (&reader);
+  AWAIT (__atomic_load_n (&reader.ended, __ATOMIC_ACQUIRE));
+  g_assert_true (client_finish (&reader));
+  g_assert_cmpint (reader.byte, ==, 1);
+}
+
 static void
 test_quorum_alike (struct volume *v, unsigned int leg)
 {
@@ -1042,6 +1061,7 @@ static const struct volume_test tests[] = {
   { "f1-quorum/one-of-two", test_quorum_two_legs, true, &volume_plain },
   { "f1-quorum/alike/0", test_quorum_alike, 0, &volume_plain },
   { "f1-quorum/alike/1", test_quorum_alike, 1, &volume_plain },
+  { "f1-quorum/refused", test_quorum_refused, 0, &volume_plain },
   { "f1-quorum/recovering", test_quorum_recovering, 0, &volume_plain },
   { "f1-quorum/recovered", test_quorum_recovered, 0, &volume_plain },
   { "f1-quorum/replaced", test_quorum_replaced, 0, &volume_plain },
