@@ -241,7 +241,7 @@ mirror_offline (const struct dm_mirror *m)
   return offline;
 }
 
-/* What was sent to legs that are not used any more has reached them by now. */
+/* A change that was sent to legs that are not used any more has reached them by now. */
 static void
 note_late (struct dm_mirror *m, unsigned long legs)
 {
@@ -267,7 +267,8 @@ mirror_run (struct dm_mirror *m, const struct dm_io_request *req,
   g_assert (n > 0);
   r = dm_io (&request, n, where, NULL);
   g_assert (r == 0 || r == -EIO);
-  note_late (m, legs);
+  if (req->op != DM_IO_READ && req->op != DM_IO_FLUSH)
+    note_late (m, legs);
 
   memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
   n = 0;
