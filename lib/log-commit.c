@@ -607,26 +607,22 @@ log_commit (struct dm_log *log, bool clears)
   return log->dead ? -EIO : 0;
 }
 
-/* They have all blocks of the commit, which come before the superblock; but these may
- * be in a cache only.  One that fails is found by the next commit.
+/* Before anything else is written it is known that this server has not ended, and copies
+ * that have missed a superblock are out of use: those in use differ by one at most.  The
+ * copies that are behind have all blocks of the commit, which come before the superblock;
+ * but these may be in a cache only.
  */
 void
 log_catch_up (struct dm_log *log)
 {
-  unsigned long copies = log->behind;
+  unsigned long copies = log->current, failed;
 
-  copies &= ~copies_io (log, &log->writer, copies, DM_IO_FLUSH, 0, 0, 0);
-  if (copies != 0)
-    put_super (log, copies);
+  failed = copies_io (log, &log->writer, log->behind, DM_IO_FLUSH, 0, 0, 0);
+  if (log->behind & ~failed)
+    failed |= put_super (log, log->behind & ~failed);
   log->behind = 0;
-  /* Before anything else is written it is known that this server has not ended.  One that
-   * fails is found by the next commit.
-   */
-  if (!log->super.orderly)
-    return;
-  log->super.orderly = false;
-  log->super.sequence++;
-  put_super (log, log->current);
+  if ((log->super.orderly || failed != 0) && write_super (log, &copies, failed))
+    log->current = copies;
 }
 
 /*----------------------------------------------------------------------

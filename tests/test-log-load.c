@@ -878,11 +878,23 @@ test_s2_power_cuts_and_one_copy_left (void)
   g_assert_cmpuint (n, >, 30);
 }
 
+/* One operation of a copy fails. */
+static void
+fail_once (struct logs *f, struct rng *rng)
+{
+  const struct mock_fault once = {
+    .ops = rng_below (rng, 2) ? MOCK_WRITE : MOCK_FLUSH, .times = 1,
+    .after = rng_below (rng, 3), .error = EIO,
+  };
+
+  mock_fault (f->where[rng_below (rng, 2)].bdev, &once);
+}
+
 /* The power goes in one start after another: no copy ever looks as if it had been set
- * back, which test-other-disk.sh does.
+ * back, which test-other-disk.sh does.  Nor if copies also fail.
  */
 static void
-test_s2_set_back (void)
+test_s2_set_back (const void *fail)
 {
   struct rng rng = rng_random ();
   unsigned int n, i;
@@ -892,9 +904,13 @@ test_s2_set_back (void)
     make_logs (&f, 2);
     write_chunk (f.log, 1);
     for (i = 0; i < 8; i++) {
+      if (fail != NULL)
+        fail_once (&f, &rng);
       mock_power_off_after (rng_below (&rng, 12));
       dm_log_start (f.log, out_of_sync (f.log), 0);
       mock_power_on ();
+      mend_copy (&f, 0);
+      mend_copy (&f, 1);
       lose_power (&f, &rng);
       load_from (&f, 3);
       g_assert_false (f.log->copies[0].set_back);
@@ -1192,7 +1208,8 @@ main (int argc, char *argv[])
                    test_s3_power_cuts_three_copies);
   g_test_add_func ("/log-load/s2-power-cuts-unreadable-copies",
                    test_s2_power_cuts_unreadable_copies);
-  g_test_add_func ("/log-load/s2-set-back", test_s2_set_back);
+  g_test_add_data_func ("/log-load/s2-set-back", NULL, test_s2_set_back);
+  g_test_add_data_func ("/log-load/s2-set-back/fails", "", test_s2_set_back);
   g_test_add_func ("/log-load/s2-power-cuts-and-one-copy-left",
                    test_s2_power_cuts_and_one_copy_left);
   g_test_add_func ("/log-load/s3-torn-writes", test_s3_torn_writes);
