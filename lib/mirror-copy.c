@@ -395,14 +395,6 @@ mirror_flush_legs (struct dm_mirror *m, unsigned long legs)
   return -EIO;
 }
 
-bool
-mirror_cannot_flush (const struct dm_mirror *m)
-{
-  unsigned long in_sync = mirror_in_sync (m);
-
-  return COUNT (in_sync) == 1 && in_sync == mirror_suspects (m);
-}
-
 static int
 flush_reconciled (struct dm_mirror *m, unsigned long legs)
 {
@@ -531,100 +523,6 @@ mirror_alike (struct dm_mirror *m, sector_t sector, sector_t count)
   if (mirror_reconcile (m, sector, MIN (after, count)) < 0)
     return 0;
   return next_unreconciled (m, sector, count) * chunk - sector;
-}
-
-/*----------------------------------------------------------------------
- * After something could not be flushed
- */
-
-/* The next chunk from FIRST on that suspects may not have kept: any that is dirty, or if no
- * flush has failed since the start, those that nobody has reconciled since.
- */
-static uint64_t
-next_to_rewrite (struct dm_mirror *m, uint64_t first)
-{
-  return mirror_unflushed (m) == 0 ?
-    dm_log_next_unreconciled (m->log, first, mirror_chunks (m)) :
-    dm_log_next_dirty (m->log, first);
-}
-
-/* PACED: nobody waits for it.  0, or 1 if all has been but what cannot be read now, or a
- * negative errno.
- */
-static int
-rewrite_dirty (struct dm_mirror *m, bool paced)
-{
-  g_autofree unsigned char *buffer =
-    g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
-  struct mirror_item item = { .rewrite = true };
-  unsigned int differences = __atomic_load_n (&m->differences, __ATOMIC_ACQUIRE);
-  uint64_t end = mirror_chunks (m);
-  bool unread = false;
-  int r = buffer == NULL ? -ENOMEM : 0;
-
-  for (item.first = next_to_rewrite (m, 0); r == 0 && item.first < end;
-       item.first = next_to_rewrite (m, item.end)) {
-    item.end = item.first + 1;
-    r = dm_log_keep_lease (m->log);
-    if (r == 0)
-      r = mirror_copy_item (m, &item, buffer, paced);
-    if (r == NOT_READ) {
-      mirror_leave_unread (m, item.first);
-      unread = true;
-      r = 0;
-    }
-  }
-  if (r == 0)
-    r = mirror_flush_legs (m, mirror_in_sync (m));
-  if (r == 0 && !unread)
-    mirror_all_reconciled (m, differences);
-  return r == 0 ? unread : r;
-}
-
-/* First they may be flushed again: if a flush fails from now on, whoever asks for it, the
- * last one here does, too.  What clients write to them meanwhile is covered by it.
- */
-static void
-try_to_rewrite (struct dm_mirror *m)
-{
-  unsigned long suspects = mirror_suspects (m);
-  int r;
-
-  FOR_EACH_LEG (i, suspects)
-    bdev_flush_again (m->legs[i].region.bdev);
-  r = rewrite_dirty (m, mirror_unflushed (m) == 0 && !mirror_stopping (m));
-  if (r >= 0)
-    mirror_trust (m, suspects, r == 0);
-  if (r == 0) {
-    m->rewrite_delay = MIRROR_FIRST_DELAY;
-    return;
-  }
-  if (r == -ECANCELED)
-    return;                     /* the server ends, and tries it again then */
-  m->rewrite_at = clock_now () + m->rewrite_delay;
-  m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
-  FOR_EACH_LEG (i, r < 0 ? mirror_suspects (m) : 0)
-    mirror_report (m, i, "cannot be flushed, and what it may have lost cannot be "
-                   "written again yet");
-}
-
-void
-mirror_rewrite_several (struct dm_mirror *m)
-{
-  if (COUNT (mirror_in_sync (m)) > 1)
-    mirror_rewrite (m);
-}
-
-int
-mirror_rewrite (struct dm_mirror *m)
-{
-  if (mirror_suspects (m) == 0)
-    return 0;
-  pthread_mutex_lock (&m->rewriting);
-  if (mirror_suspects (m) != 0 && clock_now () >= m->rewrite_at)
-    try_to_rewrite (m);
-  pthread_mutex_unlock (&m->rewriting);
-  return mirror_suspects (m) == 0 ? 0 : -EIO;
 }
 
 /*----------------------------------------------------------------------

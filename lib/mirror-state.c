@@ -74,24 +74,16 @@ mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
              m->legs[leg].name, what, in_sync, num_legs, meaning);
 }
 
-static void
-set_member (unsigned long *set, unsigned int leg, bool member)
-{
-  unsigned long bit = 1UL << leg;
-
-  __atomic_store_n (set, member ? *set | bit : *set & ~bit, __ATOMIC_RELEASE);
-}
-
 void
 mirror_set_state (struct dm_mirror *m, unsigned int leg,
                   enum dm_mirror_state state, const char *reason)
 {
   struct leg *l = &m->legs[leg];
 
-  set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
-  set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
-  set_member (&m->suspects, leg, false);
-  set_member (&m->unflushed, leg, false);
+  mirror_set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
+  mirror_set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
+  mirror_set_member (&m->suspects, leg, false);
+  mirror_set_member (&m->unflushed, leg, false);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
     mirror_note_left (l);
   if (state != l->state)
@@ -160,11 +152,8 @@ set_failed (struct dm_mirror *m, const struct mirror_failure *f,
   }
 }
 
-/* A leg that stays in sync may have lost what was not flushed: whoever wrote hears
- * of it, by a write or flush that is under way or else by the next flush (F1).
- */
-static void
-note_loss (struct dm_mirror *m)
+void
+mirror_note_loss (struct dm_mirror *m)
 {
   __atomic_add_fetch (&m->losses, 1, __ATOMIC_ACQ_REL);
 }
@@ -228,8 +217,8 @@ suspect (struct dm_mirror *m, unsigned long legs, const struct mirror_failure *f
 {
   FOR_EACH_LEG (i, legs)
     if (has_not_flushed (i, f)) {
-      set_member (&m->suspects, i, true);
-      set_member (&m->unflushed, i, true);
+      mirror_set_member (&m->suspects, i, true);
+      mirror_set_member (&m->unflushed, i, true);
     }
 }
 
@@ -256,7 +245,7 @@ note_difference (struct dm_mirror *m, const struct mirror_failure *f)
   FOR_EACH_LEG (i, mirror_in_sync (m))
     lost = lost || has_lost_writes (m, i, f);
   if (lost) {
-    note_loss (m);
+    mirror_note_loss (m);
     suspect (m, mirror_in_sync (m), f);
     unreconcile_dirty (m);
   }
@@ -292,7 +281,7 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
   if (f->again || (mirror_unflushed (m) & last && f->op == DM_IO_FLUSH))
     return f->legs & mirror_used (m) & ~last;
   if (has_lost_writes (m, FIRST (last), f))
-    note_loss (m);
+    mirror_note_loss (m);
   suspect (m, last, f);
   return mirror_used (m) & ~last;
 }
@@ -437,7 +426,7 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   ok = revive_alone (m, leg);
   if (ok) {
     /* A flush that has just succeeded hears of it: it waits for the lock. */
-    note_loss (m);
+    mirror_note_loss (m);
     FOR_EACH_LEG (i, others)
       fail_leg (m, i, "another was back before it");
     dm_log_drop (m->log, others);
@@ -449,67 +438,6 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
   FOR_EACH_LEG (i, others)
     mirror_report (m, i, "has failed");
   return true;
-}
-
-/* It stays dirty until it can be read, and is written again then.  It may be something
- * else by then than when others were recovered from it, so these lack it again; nor does
- * what they were just given count.
- */
-void
-mirror_leave_unread (struct dm_mirror *m, uint64_t chunk)
-{
-  sector_t sector = chunk * dm_log_chunk (m->log);
-
-  pthread_mutex_lock (&m->state_lock);
-  dm_log_unreconcile (m->log, sector, 1);
-  __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
-  FOR_EACH_LEG (i, mirror_recovering (m)) {
-    dm_log_lack (m->log, i, sector, 1);
-    m->legs[i].recoveries++;
-  }
-  pthread_mutex_unlock (&m->state_lock);
-}
-
-void
-mirror_all_reconciled (struct dm_mirror *m, unsigned int differences)
-{
-  uint64_t i, end = mirror_chunks (m);
-
-  pthread_mutex_lock (&m->state_lock);
-  if (COUNT (mirror_in_sync (m)) == 1 && m->differences == differences)
-    for (i = 0; (i = dm_log_next_unreconciled (m->log, i, end)) < end; i++)
-      dm_log_reconciled (m->log, i, dm_log_differs (m->log, i));
-  pthread_mutex_unlock (&m->state_lock);
-}
-
-void
-mirror_distrust (struct dm_mirror *m, unsigned long legs)
-{
-  pthread_mutex_lock (&m->state_lock);
-  legs &= m->in_sync & ~m->unflushed;
-  if (legs != 0)
-    note_loss (m);
-  FOR_EACH_LEG (i, legs) {
-    set_member (&m->suspects, i, true);
-    set_member (&m->unflushed, i, true);
-  }
-  pthread_mutex_unlock (&m->state_lock);
-}
-
-/* One that has left the sets, or has come back, is none already. */
-void
-mirror_trust (struct dm_mirror *m, unsigned long legs, bool all)
-{
-  pthread_mutex_lock (&m->state_lock);
-  FOR_EACH_LEG (i, all ? legs : 0)
-    set_member (&m->suspects, i, false);
-  legs &= m->unflushed;
-  FOR_EACH_LEG (i, legs)
-    set_member (&m->unflushed, i, false);
-  pthread_mutex_unlock (&m->state_lock);
-  FOR_EACH_LEG (i, legs)
-    mirror_report (m, i, "has been flushed, with all that it might have lost%s",
-                   all ? "" : " and that could be read");
 }
 
 /* Who takes a leg out of the sets holds the lock until the log knows. */

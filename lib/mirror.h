@@ -5,7 +5,8 @@
 
 /* A mirror as its parts see it: dm-mirror.c has the requests,
  * mirror-state.c what becomes of legs, mirror-assemble.c the start,
- * mirror-copy.c recovery and reconciling, mirror-threads.c who does it.
+ * mirror-copy.c recovery and reconciling, mirror-rewrite.c what could not be
+ * flushed, mirror-threads.c who does it.
  * The comment in dm-mirror.c tells about locks.
  */
 
@@ -118,6 +119,15 @@ struct dm_mirror {
   struct leg legs[DM_IO_MAX_REGIONS];
 };
 
+/* Called with state_lock. */
+static inline void
+mirror_set_member (unsigned long *set, unsigned int leg, bool member)
+{
+  unsigned long bit = 1UL << leg;
+
+  __atomic_store_n (set, member ? *set | bit : *set & ~bit, __ATOMIC_RELEASE);
+}
+
 #define FIRST(set) ((unsigned int) __builtin_ctzl (set))
 #define COUNT(set) ((unsigned int) __builtin_popcountl (set))
 #define FOR_EACH_LEG(i, set)                                            \
@@ -229,18 +239,11 @@ extern int mirror_failed (struct dm_mirror *m,
 /* Wait until all legs that have left the sets are recorded.  0 or -EIO. */
 extern int mirror_settle (struct dm_mirror *m);
 
-/* Some of a chunk cannot be read now from suspects, and is not written again. */
-extern void mirror_leave_unread (struct dm_mirror *m, uint64_t chunk);
-/* The only leg in sync has been written again, and flushed: nothing has to be reconciled,
- * unless DIFFERENCES have grown since then.
+/* Called with state_lock: a leg that stays in sync may have lost what was not flushed.
+ * Whoever wrote hears of it, by a write or flush that is under way or else by the next
+ * flush (F1).
  */
-extern void mirror_all_reconciled (struct dm_mirror *m, unsigned int differences);
-/* These legs in sync become suspects, as though a flush had failed. */
-extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
-/* These legs count again: all that they show is durable, and they are suspects no more; or,
- * if not ALL, but for chunks that could not be read, and they stay suspects.
- */
-extern void mirror_trust (struct dm_mirror *m, unsigned long legs, bool all);
+extern void mirror_note_loss (struct dm_mirror *m);
 
 /* No leg in sync can be reached (W4).  Then mirror_go_on_with uses one that has
  * failed again, and drops the others; false if it cannot be used now.  Only for the
@@ -328,6 +331,28 @@ extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
                             const struct io_region *region, char **error);
 
 /*----------------------------------------------------------------------
+ * mirror-rewrite.c
+ */
+
+/* These legs in sync become suspects, as though a flush had failed. */
+extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
+/* Write what is dirty again to the legs whose flush has failed, from another leg in
+ * sync or from what they show themselves, and flush it: then it is durable, and they
+ * count again.  Who calls meanwhile waits.  0, also if there are none; or -EIO, also if
+ * that has failed lately.
+ */
+extern int mirror_rewrite (struct dm_mirror *m);
+/* The same before legs in sync are made equal: or that would drop all but one, when they
+ * are flushed.
+ */
+extern void mirror_rewrite_several (struct dm_mirror *m);
+
+/* Is the only leg in sync one that cannot be flushed?  There nothing has to be made equal,
+ * and what is read may be lost: everybody hears of that.
+ */
+extern bool mirror_cannot_flush (const struct dm_mirror *m);
+
+/*----------------------------------------------------------------------
  * mirror-copy.c
  */
 
@@ -358,22 +383,6 @@ extern int mirror_copy_item (struct dm_mirror *m,
 
 /* Those that fail are out of sync.  0, or -EIO if any has failed. */
 extern int mirror_flush_legs (struct dm_mirror *m, unsigned long legs);
-
-/* Write what is dirty again to the legs whose flush has failed, from another leg in
- * sync or from what they show themselves, and flush it: then it is durable, and they
- * count again.  Who calls meanwhile waits.  0, also if there are none; or -EIO, also if
- * that has failed lately.
- */
-extern int mirror_rewrite (struct dm_mirror *m);
-/* The same before legs in sync are made equal: or that would drop all but one, when they
- * are flushed.
- */
-extern void mirror_rewrite_several (struct dm_mirror *m);
-
-/* Is the only leg in sync one that cannot be flushed?  There nothing has to be made equal,
- * and what is read may be lost: everybody hears of that.
- */
-extern bool mirror_cannot_flush (const struct dm_mirror *m);
 
 /* Before a chunk of these sectors is read: make it equal on all legs in sync
  * if it may not be so since a crash (R2).

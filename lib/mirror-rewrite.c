@@ -1,0 +1,187 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* Suspects: legs in sync that may show what they have not kept, since they could not be
+ * flushed.  A kernel that could not write a page forgets that it has to, and shows it as
+ * before; a later flush does not tell.  So they are written again what they show, and
+ * flushed, before anything becomes clean (F1).
+ *
+ * Locks: rewriting owns when it is tried next, and has one thread do it; it comes before
+ * the ranges and state_lock.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+
+#include <glib.h>
+
+#include "clock.h"
+#include "mirror.h"
+
+bool
+mirror_cannot_flush (const struct dm_mirror *m)
+{
+  unsigned long in_sync = mirror_in_sync (m);
+
+  return COUNT (in_sync) == 1 && in_sync == mirror_suspects (m);
+}
+
+void
+mirror_distrust (struct dm_mirror *m, unsigned long legs)
+{
+  pthread_mutex_lock (&m->state_lock);
+  legs &= m->in_sync & ~m->unflushed;
+  if (legs != 0)
+    mirror_note_loss (m);
+  FOR_EACH_LEG (i, legs) {
+    mirror_set_member (&m->suspects, i, true);
+    mirror_set_member (&m->unflushed, i, true);
+  }
+  pthread_mutex_unlock (&m->state_lock);
+}
+
+/* It stays dirty until it can be read, and is written again then.  It may be something
+ * else by then than when others were recovered from it, so these lack it again; nor does
+ * what they were just given count.
+ */
+static void
+leave_unread (struct dm_mirror *m, uint64_t chunk)
+{
+  sector_t sector = chunk * dm_log_chunk (m->log);
+
+  pthread_mutex_lock (&m->state_lock);
+  dm_log_unreconcile (m->log, sector, 1);
+  __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
+  FOR_EACH_LEG (i, mirror_recovering (m)) {
+    dm_log_lack (m->log, i, sector, 1);
+    m->legs[i].recoveries++;
+  }
+  pthread_mutex_unlock (&m->state_lock);
+}
+
+/* The only leg in sync has been written again, and flushed: nothing has to be reconciled,
+ * unless DIFFERENCES have grown since then.
+ */
+static void
+all_reconciled (struct dm_mirror *m, unsigned int differences)
+{
+  uint64_t i, end = mirror_chunks (m);
+
+  pthread_mutex_lock (&m->state_lock);
+  if (COUNT (mirror_in_sync (m)) == 1 && m->differences == differences)
+    for (i = 0; (i = dm_log_next_unreconciled (m->log, i, end)) < end; i++)
+      dm_log_reconciled (m->log, i, dm_log_differs (m->log, i));
+  pthread_mutex_unlock (&m->state_lock);
+}
+
+/* These legs count again: all that they show is durable, and they are suspects no more; or,
+ * if not ALL, but for chunks that could not be read, and they stay suspects.  One that has
+ * left the sets, or has come back, is none already.
+ */
+static void
+trust (struct dm_mirror *m, unsigned long legs, bool all)
+{
+  pthread_mutex_lock (&m->state_lock);
+  FOR_EACH_LEG (i, all ? legs : 0)
+    mirror_set_member (&m->suspects, i, false);
+  legs &= m->unflushed;
+  FOR_EACH_LEG (i, legs)
+    mirror_set_member (&m->unflushed, i, false);
+  pthread_mutex_unlock (&m->state_lock);
+  FOR_EACH_LEG (i, legs)
+    mirror_report (m, i, "has been flushed, with all that it might have lost%s",
+                   all ? "" : " and that could be read");
+}
+
+/* The next chunk from FIRST on that suspects may not have kept: any that is dirty, or if no
+ * flush has failed since the start, those that nobody has reconciled since.
+ */
+static uint64_t
+next_to_rewrite (struct dm_mirror *m, uint64_t first)
+{
+  return mirror_unflushed (m) == 0 ?
+    dm_log_next_unreconciled (m->log, first, mirror_chunks (m)) :
+    dm_log_next_dirty (m->log, first);
+}
+
+/* PACED: nobody waits for it.  0, or 1 if all has been but what cannot be read now, or a
+ * negative errno.
+ */
+static int
+rewrite_dirty (struct dm_mirror *m, bool paced)
+{
+  g_autofree unsigned char *buffer =
+    g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
+  struct mirror_item item = { .rewrite = true };
+  unsigned int differences = __atomic_load_n (&m->differences, __ATOMIC_ACQUIRE);
+  uint64_t end = mirror_chunks (m);
+  bool unread = false;
+  int r = buffer == NULL ? -ENOMEM : 0;
+
+  for (item.first = next_to_rewrite (m, 0); r == 0 && item.first < end;
+       item.first = next_to_rewrite (m, item.end)) {
+    item.end = item.first + 1;
+    r = dm_log_keep_lease (m->log);
+    if (r == 0)
+      r = mirror_copy_item (m, &item, buffer, paced);
+    if (r == -ENODATA) {
+      leave_unread (m, item.first);
+      unread = true;
+      r = 0;
+    }
+  }
+  if (r == 0)
+    r = mirror_flush_legs (m, mirror_in_sync (m));
+  if (r == 0 && !unread)
+    all_reconciled (m, differences);
+  return r == 0 ? unread : r;
+}
+
+/* First they may be flushed again: if a flush fails from now on, whoever asks for it, the
+ * last one here does, too.  What clients write to them meanwhile is covered by it.
+ */
+static void
+try_to_rewrite (struct dm_mirror *m)
+{
+  unsigned long suspects = mirror_suspects (m);
+  int r;
+
+  FOR_EACH_LEG (i, suspects)
+    bdev_flush_again (m->legs[i].region.bdev);
+  r = rewrite_dirty (m, mirror_unflushed (m) == 0 && !mirror_stopping (m));
+  if (r >= 0)
+    trust (m, suspects, r == 0);
+  if (r == 0) {
+    m->rewrite_delay = MIRROR_FIRST_DELAY;
+    return;
+  }
+  if (r == -ECANCELED)
+    return;                     /* the server ends, and tries it again then */
+  m->rewrite_at = clock_now () + m->rewrite_delay;
+  m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
+  FOR_EACH_LEG (i, r < 0 ? mirror_suspects (m) : 0)
+    mirror_report (m, i, "cannot be flushed, and what it may have lost cannot be "
+                   "written again yet");
+}
+
+void
+mirror_rewrite_several (struct dm_mirror *m)
+{
+  if (COUNT (mirror_in_sync (m)) > 1)
+    mirror_rewrite (m);
+}
+
+int
+mirror_rewrite (struct dm_mirror *m)
+{
+  if (mirror_suspects (m) == 0)
+    return 0;
+  pthread_mutex_lock (&m->rewriting);
+  if (mirror_suspects (m) != 0 && clock_now () >= m->rewrite_at)
+    try_to_rewrite (m);
+  pthread_mutex_unlock (&m->rewriting);
+  return mirror_suspects (m) == 0 ? 0 : -EIO;
+}
