@@ -6,7 +6,7 @@
 /* A mirror as its parts see it: dm-mirror.c has the requests,
  * mirror-state.c what becomes of legs, mirror-assemble.c the start,
  * mirror-copy.c recovery and reconciling, mirror-rewrite.c what could not be
- * flushed, mirror-threads.c who does it.
+ * flushed, mirror-keeper.c legs that have failed, mirror-threads.c who does it.
  * The comment in dm-mirror.c tells about locks.
  */
 
@@ -353,6 +353,13 @@ extern void mirror_rewrite_several (struct dm_mirror *m);
 extern bool mirror_cannot_flush (const struct dm_mirror *m);
 
 /*----------------------------------------------------------------------
+ * mirror-keeper.c
+ */
+
+/* The thread, of a mirror with a log. */
+extern void *mirror_keeper (void *mirror);
+
+/*----------------------------------------------------------------------
  * mirror-copy.c
  */
 
@@ -416,6 +423,9 @@ extern void mirror_stop_threads (struct dm_mirror *m);
 /* True if copiers should come to an end. */
 extern bool mirror_stopping (struct dm_mirror *m);
 
+/* Wait for COND until that time, by clock_now. */
+extern void mirror_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
+                               uint64_t until);
 /* Wake the copiers. */
 extern void mirror_wake (struct dm_mirror *m);
 
