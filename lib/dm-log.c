@@ -39,14 +39,6 @@
 #include "log-private.h"
 #include "log-read.h"
 
-/* The lease is so long, and renewed so much before its end: by dm_log_keep_lease,
- * which is called every two seconds while something is dirty; or else by
- * dm_log_begin, as a write takes a while.
- */
-#define LEASE (15 * NSEC_PER_SEC)
-#define LEASE_LEFT (8 * NSEC_PER_SEC)
-#define LEASE_MARGIN (4 * NSEC_PER_SEC)
-
 /* So long after a leg was dropped may what was sent to it before arrive. */
 #define LATE NSEC_PER_SEC
 
@@ -100,14 +92,8 @@ set_all_lacking (struct dm_log *log, unsigned int leg)
     set_word (log, &log->lacking[leg], bit / 64, log_bits (bit, end));
 }
 
-static unsigned long
-all_legs (const struct dm_log *log)
-{
-  return log->num_legs == LOG_MAX_LEGS ? ~0UL : (1UL << log->num_legs) - 1;
-}
-
-static bool
-is_dirty (const struct dm_log *log)
+bool
+log_has_dirty (const struct dm_log *log)
 {
   return log_next_bit (log->dirty.wanted, 0, log->g.chunks) < log->g.chunks;
 }
@@ -119,122 +105,6 @@ set_state (struct dm_log *log, unsigned int leg, enum dm_log_state state)
     return;
   log->legs[leg].info.state = state;
   log->super_wanted++;
-}
-
-/*----------------------------------------------------------------------
- * The lease.  The lock is held.
- */
-
-void
-log_recompute_lease (struct dm_log *log)
-{
-  unsigned long legs = all_legs (log) & ~log->absent;
-  const struct log_leg *leg;
-
-  log->lease = UINT64_MAX;
-  log->latest_stamp = 0;
-  for (; legs != 0; legs &= legs - 1) {
-    leg = &log->legs[__builtin_ctzl (legs)];
-    /* A lease that has ended must not be thought of as durable. */
-    log->lease = MIN (log->lease, MIN (leg->until, leg->info.until));
-    log->latest_stamp = MAX (log->latest_stamp, leg->stamp);
-  }
-}
-
-/* The legs that are not absent may be written until then. */
-static void
-extend (struct dm_log *log, uint64_t until)
-{
-  unsigned long legs = all_legs (log) & ~log->absent;
-  struct log_super_leg *info;
-
-  for (; legs != 0; legs &= legs - 1) {
-    info = &log->legs[__builtin_ctzl (legs)].info;
-    if (info->until < until) {
-      info->until = until;
-      log->super_wanted++;
-    }
-  }
-}
-
-/* The clock was set back since legs were quiet: writes from now on seem to be
- * older than that, and must not seem to be somebody else's.  Nor must what a power cut
- * may leave of the times: that of before.  ALL: also those of legs in sync, which are
- * going to be written; else they have to be what the legs are like.  True if there are
- * any.
- */
-static bool
-set_stamps_back (struct dm_log *log, uint64_t now, bool all)
-{
-  unsigned long legs = all_legs (log) & ~log->absent;
-  struct log_super_leg *info;
-  bool any = false;
-
-  for (; legs != 0; legs &= legs - 1) {
-    info = &log->legs[__builtin_ctzl (legs)].info;
-    if (log_stamp_time (info) <= now ||
-        (!all && info->state == DM_LOG_IN_SYNC))
-      continue;
-    info->until = MAX (info->until, log_stamp_time (info));
-    info->stamp.mtime = now - MIN (now, NSEC_PER_SEC);
-    log->super_wanted++;
-    any = true;
-  }
-  return any;
-}
-
-static bool
-lease_has_run_out (const struct dm_log *log, uint64_t now)
-{
-  return log->lease < now + LEASE_MARGIN || log->latest_stamp > now;
-}
-
-static bool
-lease_is_wanted (const struct dm_log *log, uint64_t now)
-{
-  unsigned long legs = all_legs (log) & ~log->absent;
-
-  for (; legs != 0; legs &= legs - 1)
-    if (log->legs[__builtin_ctzl (legs)].info.until < now + LEASE_MARGIN)
-      return false;
-  return true;
-}
-
-int
-dm_log_keep_lease (struct dm_log *log)
-{
-  uint64_t now = clock_date ();
-  int r = 0;
-
-  pthread_mutex_lock (&log->lock);
-  if (log->dead)
-    r = -EIO;
-  else if (set_stamps_back (log, now, false) || log->lease < now + LEASE_LEFT) {
-    extend (log, now + LEASE);
-    r = log_commit (log, false);
-  }
-  pthread_mutex_unlock (&log->lock);
-  return r;
-}
-
-/* Nothing is dirty, and the stamps of the legs in sync are what they are like: so
- * any change is somebody else's, until a lease is wanted again.
- */
-static void
-end_lease (struct dm_log *log)
-{
-  unsigned long legs = all_legs (log) & ~log->absent;
-  struct log_leg *leg;
-
-  for (; legs != 0; legs &= legs - 1) {
-    leg = &log->legs[__builtin_ctzl (legs)];
-    if (leg->info.state != DM_LOG_IN_SYNC || !leg->info.stamp.valid ||
-        leg->info.until == 0)
-      continue;
-    leg->info.until = leg->until = 0;
-    log->super_wanted++;
-  }
-  log_recompute_lease (log);
 }
 
 /*----------------------------------------------------------------------
@@ -271,13 +141,7 @@ mark (struct dm_log *log, uint64_t first, uint64_t end, uint64_t now)
   for (; first < end; first = (first | 63) + 1)
     if (!mark_word (log, first / 64, log_bits (first, end)))
       durable = false;
-  if (lease_has_run_out (log, now)) {
-    durable = false;
-    set_stamps_back (log, now, true);
-    if (!lease_is_wanted (log, now))
-      extend (log, now + LEASE);
-  }
-  return durable;
+  return log_want_lease (log, now) && durable;
 }
 
 /* Locked. */
@@ -350,7 +214,7 @@ drop_leg (struct dm_log *log, unsigned int leg)
   if (info->state != DM_LOG_IN_SYNC)
     return;
   set_state (log, leg, DM_LOG_OUT_OF_SYNC);
-  if (info->stamp.valid && !is_dirty (log))
+  if (info->stamp.valid && !log_has_dirty (log))
     info->until = 0;            /* it was not written since the stamp */
 }
 
@@ -358,7 +222,7 @@ drop_leg (struct dm_log *log, unsigned int leg)
 static void
 drop_legs (struct dm_log *log, unsigned long legs)
 {
-  legs &= all_legs (log);
+  legs &= log_all_legs (log);
   log->drops_wanted += legs != 0;
   for (; legs != 0; legs &= legs - 1)
     drop_leg (log, __builtin_ctzl (legs));
@@ -444,96 +308,12 @@ dm_log_clean_end (struct dm_log *log)
     clear_word (log, &log->dirty, i, bits);
     n += __builtin_popcountll (bits);
   }
-  if (!is_dirty (log))
-    end_lease (log);
+  if (!log_has_dirty (log))
+    log_end_lease (log);
   if (n > 0)
     r = log_commit (log, true);
   pthread_mutex_unlock (&log->lock);
   return r;
-}
-
-/* Locked. */
-static void
-set_stamp (struct dm_log *log, unsigned int leg,
-           const struct bdev_stamp *stamp)
-{
-  struct bdev_stamp *old = &log->legs[leg].info.stamp;
-
-  if (old->valid == stamp->valid && old->size == stamp->size &&
-      old->mtime == stamp->mtime)
-    return;
-  *old = *stamp;
-  log->super_wanted++;
-}
-
-int
-dm_log_stamp (struct dm_log *log, const struct bdev_stamp *stamps)
-{
-  unsigned long legs;
-  int r = 0;
-
-  pthread_mutex_lock (&log->lock);
-  for (legs = all_legs (log) & ~log->absent; legs != 0; legs &= legs - 1)
-    set_stamp (log, __builtin_ctzl (legs), &stamps[__builtin_ctzl (legs)]);
-  if (!is_dirty (log))
-    end_lease (log);
-  if (log->super_wanted != log->super_durable)
-    r = log_commit (log, false);
-  pthread_mutex_unlock (&log->lock);
-  return r;
-}
-
-/* Locked. */
-static int
-stamp_left (struct dm_log *log, unsigned int leg, const struct bdev_stamp *stamp,
-            uint64_t date)
-{
-  struct log_super_leg *info = &log->legs[leg].info;
-  uint64_t until = stamp->valid ? 0 : MIN (info->until, date);
-
-  if (!(log->absent & 1UL << leg))
-    return -EAGAIN;
-  if (stamp->valid)
-    set_stamp (log, leg, stamp);
-  log->super_wanted += info->until != until;
-  info->until = until;
-  return log->super_wanted != log->super_durable ? log_commit (log, false) : 0;
-}
-
-int
-dm_log_left (struct dm_log *log, unsigned int leg, const struct bdev_stamp *stamp,
-             uint64_t date)
-{
-  int r;
-
-  pthread_mutex_lock (&log->lock);
-  r = stamp_left (log, leg, stamp, date);
-  pthread_mutex_unlock (&log->lock);
-  return r;
-}
-
-void
-dm_log_rest (struct dm_log *log)
-{
-  unsigned long legs;
-  struct log_super_leg *info;
-  unsigned int i;
-
-  pthread_mutex_lock (&log->lock);
-  log->ended = true;
-  log->super_wanted++;
-  legs = is_dirty (log) ? 0 : all_legs (log) & ~log->absent;
-  for (; legs != 0; legs &= legs - 1) {
-    i = __builtin_ctzl (legs);
-    info = &log->legs[i].info;
-    if (info->stamp.valid || info->until == 0 ||
-        log_next_bit (log->lacking[i].doubtful, 0, log->g.chunks) <
-        log->g.chunks)
-      continue;
-    info->until = 0;
-    log->super_wanted++;
-  }
-  pthread_mutex_unlock (&log->lock);
 }
 
 /*----------------------------------------------------------------------
@@ -653,7 +433,7 @@ dm_log_recover (struct dm_log *log, unsigned int leg, const struct bdev_stamp *s
   log->absent &= ~(1UL << leg);
   log_recompute_lease (log);
   if (stamp != NULL)
-    set_stamp (log, leg, stamp);
+    log_set_stamp (log, leg, stamp);
   /* A commit under way may begin an epoch that is thought to be quiet. */
   log->super_wanted += log->quiet > 0 || log->leading;
   if (log->super_wanted != log->super_durable)
@@ -758,7 +538,7 @@ dm_log_next_lacking (struct dm_log *log, unsigned long legs, uint64_t *first,
   bool found;
 
   pthread_mutex_lock (&log->lock);
-  legs &= all_legs (log);
+  legs &= log_all_legs (log);
   end = MIN (end, log->g.chunks);
   *first = next_lacking (log, legs, *first, end);
   found = *first < end;
@@ -845,7 +625,7 @@ dm_log_join (struct dm_log *log, unsigned int leg,
   if (can_join (log, leg)) {
     set_state (log, leg, DM_LOG_IN_SYNC);
     if (stamp != NULL)
-      set_stamp (log, leg, stamp);
+      log_set_stamp (log, leg, stamp);
     r = log_commit (log, false);
   }
   pthread_mutex_unlock (&log->lock);
@@ -929,7 +709,7 @@ static void
 set_absent (struct dm_log *log, unsigned long absent, unsigned long lost)
 {
   drop_legs (log, absent);
-  for (lost &= absent & all_legs (log); lost != 0; lost &= lost - 1)
+  for (lost &= absent & log_all_legs (log); lost != 0; lost &= lost - 1)
     set_all_lacking (log, __builtin_ctzl (lost));
 }
 
@@ -939,7 +719,7 @@ dm_log_distrust (struct dm_log *log, unsigned long legs)
   struct log_super_leg *info;
 
   pthread_mutex_lock (&log->lock);
-  for (legs &= all_legs (log); legs != 0; legs &= legs - 1) {
+  for (legs &= log_all_legs (log); legs != 0; legs &= legs - 1) {
     info = &log->legs[__builtin_ctzl (legs)].info;
     if (!info->stamp.valid)
       set_all_lacking (log, __builtin_ctzl (legs));

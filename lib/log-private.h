@@ -177,8 +177,23 @@ log_stamp_time (const struct log_super_leg *leg)
   return leg->stamp.valid ? leg->stamp.mtime : 0;
 }
 
-/* dm-log.c, with the lock held. */
+/* The lock is held. */
+static inline unsigned long
+log_all_legs (const struct dm_log *log)
+{
+  return log->num_legs == LOG_MAX_LEGS ? ~0UL : (1UL << log->num_legs) - 1;
+}
+
+/* log-lease.c, with the lock held. */
 extern void log_recompute_lease (struct dm_log *log);
+/* True if what is written from NOW on is durably within a lease; else that is wanted. */
+extern bool log_want_lease (struct dm_log *log, uint64_t now);
+extern void log_end_lease (struct dm_log *log);
+extern void log_set_stamp (struct dm_log *log, unsigned int leg,
+                           const struct bdev_stamp *stamp);
+
+/* dm-log.c, with the lock held. */
+extern bool log_has_dirty (const struct dm_log *log);
 
 /* log-commit.c.  The lock is held when they are called and when they return,
  * but not meanwhile.
