@@ -706,11 +706,9 @@ test_quorum_recovering (struct volume *v, unsigned int unused)
   assert_durable (v, BIT (1));
 }
 
-/* ... although it can be flushed again, as long as it could not be written again.  No log
- * says then that both are in sync.
- */
+/* The only leg in sync could not be flushed, once, and cannot be written again. */
 static void
-test_quorum_recovered (struct volume *v, unsigned int unused)
+start_with_suspect (struct volume *v)
 {
   volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_forgets);
   volume_start_quiet (v);
@@ -718,6 +716,13 @@ test_quorum_recovered (struct volume *v, unsigned int unused)
   fail_flush_once (v, BIT (0));
   volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
   g_assert_false (volume_flush (v));
+}
+
+/* Another takes its place then, too.  No log says that both are in sync. */
+static void
+test_quorum_recovered (struct volume *v, unsigned int unused)
+{
+  start_with_suspect (v);
   g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
   volume_await_state (v, 1, DM_MIRROR_IN_SYNC);
   volume_crash (v, 1);
@@ -803,13 +808,8 @@ test_quorum_offline (struct volume *v, unsigned int unused)
 static void
 test_quorum_shows_less (struct volume *v, unsigned int unread)
 {
-  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_forgets);
-  volume_start_quiet (v);
-  g_assert_true (volume_write (v, 1, 0, 1));
-  fail_flush_once (v, BIT (0));
-  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  start_with_suspect (v);
   volume_fail (v, 0, MOCK_READ, EIO, 5 * CHUNK, 1);
-  g_assert_false (volume_flush (v));
   g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
   AWAIT (leg_lacks (v, 1) == CHUNK * SECTOR);
   g_assert_cmpint (leg_byte (v, 1, 0), ==, 1);
@@ -907,6 +907,45 @@ test_quorum_read (struct volume *v, unsigned int ops)
   volume_crash (v, 1);
   g_assert_cmpint (leg_byte (v, 0, 0), ==, 2);
   g_assert_cmpint (leg_byte (v, 0, 1), ==, 2);
+}
+
+/* What could not be written again may be lost by then, and whoever wrote it hears of that,
+ * also if all has become right before he asks.
+ */
+static void
+test_quorum_heard (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_crash (v, 1);
+  volume_start_quiet (v);
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  g_assert_cmpint (volume_read (v, 0), >=, 0);
+  volume_heal (v);
+  AWAIT (volume_write (v, 2, 0, 1));
+  g_assert_false (volume_flush (v));
+  g_assert_true (volume_flush (v));
+}
+
+/* What cannot be read when it is to be written again is later, before it is clean. */
+static void
+test_quorum_unread (struct volume *v, unsigned int unused)
+{
+  sector_t i;
+
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, 16));
+  volume_fail (v, 0, MOCK_READ, EIO, 0, 16);
+  fail_flush_once (v, BIT (0));
+  g_assert_false (volume_flush (v));
+  AWAIT (volume_write (v, 2, 2 * CHUNK, 1));
+  volume_heal (v);
+  AWAIT (!dm_log_is_dirty (v->log));
+  volume_crash (v, 1);
+  for (i = 0; i < 16; i++)
+    g_assert_cmpint (leg_byte (v, 0, i), ==, 1);
 }
 
 /*----------------------------------------------------------------------
@@ -1079,6 +1118,8 @@ static const struct volume_test tests[] = {
     &volume_plain },
   { "f1-quorum/read/not-flushed", test_quorum_read, MOCK_FLUSH,
     &volume_plain },
+  { "f1-quorum/heard", test_quorum_heard, 0, &volume_plain },
+  { "f1-quorum/unread", test_quorum_unread, 0, &volume_plain },
   { "f1-quorum/holes", test_quorum_holes, 0, &volume_plain },
   { "quorum/1", test_quorum, 1, &volume_plain },
   { "quorum/2", test_quorum, 2, &volume_plain },

@@ -415,6 +415,33 @@ test_left_recovering (struct volume *v, unsigned int how)
   assert_copied (v, how & EDITED);
 }
 
+/* A flush that was sent to it before ends after somebody else has written to it. */
+static void
+test_left_late_flush (struct volume *v, unsigned int unused)
+{
+  struct client flush = { .v = v, .what = CLIENT_FLUSH };
+
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_stop (v);
+  volume_start_quiet (v);
+  volume_hold (v->legs[1], MOCK_FLUSH, &v->gate);
+  client_start (&flush);
+  mock_gate_await (&v->gate, 1);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  g_usleep (1000);
+  mock_touch (v->legs[1], clock_date ());
+  leg_set (v, 1, 9, 5 * CHUNK, 1);
+  mock_gate_open (&v->gate);
+  client_finish (&flush);
+  volume_stop (v);
+  volume_clear_traces (v);
+  volume_start (v);
+  add_leg (v, 1);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
 /* The clock was ahead when a leg in sync was written, and it crashes while nothing is dirty
  * and another is recovered: the first is what it was.
  */
@@ -561,6 +588,7 @@ static const struct volume_test tests[] = {
     EDITED | CRASHED, &volume_stamped },
   { "s4-left/recovering/crashed/not", test_left_recovering, CRASHED,
     &volume_stamped },
+  { "s4-left/late-flush", test_left_late_flush, 0, &volume_stamped },
   { "s4-clock-set-back", test_clock_set_back, 0, &volume_stamped },
   { "s4-other-disk/by-user", test_other_by_user, BLANK, &volume_plain },
   { "s4-other-disk/by-user/not", test_other_by_user, THE_SAME,
