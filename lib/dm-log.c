@@ -444,18 +444,6 @@ dm_log_recover (struct dm_log *log, unsigned int leg, const struct bdev_stamp *s
   return r;
 }
 
-void
-dm_log_lack (struct dm_log *log, unsigned int leg, sector_t sector, sector_t count)
-{
-  uint64_t first, end;
-
-  get_chunks (log, sector, count, &first, &end);
-  pthread_mutex_lock (&log->lock);
-  for (; first < end; first = (first | 63) + 1)
-    set_word (log, &log->lacking[leg], first / 64, log_bits (first, end));
-  pthread_mutex_unlock (&log->lock);
-}
-
 /* Locked.  What is to be copied to a leg, of the chunks of one word. */
 static uint64_t
 to_copy (const struct dm_log *log, unsigned int leg, uint64_t word)

@@ -289,9 +289,6 @@ extern bool dm_log_next_lacking (struct dm_log *log, unsigned long legs,
 extern bool dm_log_is_quiet (struct dm_log *log, unsigned int leg,
                              sector_t sector, sector_t count);
 
-/* The leg lacks these chunks again, which are dirty, so that a crash does not hide it. */
-extern void dm_log_lack (struct dm_log *log, unsigned int leg, sector_t sector,
-                         sector_t count);
 /* How many chunks the leg lacks. */
 extern uint64_t dm_log_lacking (struct dm_log *log, unsigned int leg);
 

@@ -251,17 +251,6 @@ copy_piece (const struct piece *p)
   return r;
 }
 
-/* Which legs an item is to be written to.  What a suspect shows now may be less than when
- * others were recovered from it.
- */
-static unsigned long
-targets_of (const struct dm_mirror *m, const struct mirror_item *item)
-{
-  return item->rewrite ? mirror_used (m) :
-    item->reconcile ? mirror_in_sync (m) :
-    item->lacking & mirror_recovering (m);
-}
-
 /* Which legs in sync have to be written what they show before it is read, as they may not
  * keep it: the only one.  Of several each is given what another shows, or is dropped.
  */
@@ -269,6 +258,18 @@ static unsigned long
 not_kept (const struct dm_mirror *m)
 {
   return COUNT (mirror_in_sync (m)) == 1 ? mirror_suspects (m) : 0;
+}
+
+/* Which legs an item is to be written to.  What a suspect shows now may be less than when
+ * others were recovered from it.
+ */
+static unsigned long
+targets_of (const struct dm_mirror *m, const struct mirror_item *item)
+{
+  if (item->rewrite || (item->reconcile && not_kept (m) != 0))
+    return mirror_used (m);
+  return item->reconcile ? mirror_in_sync (m) :
+    item->lacking & mirror_recovering (m);
 }
 
 /* Somebody else may have done it meanwhile; then the chunk may be clean. */

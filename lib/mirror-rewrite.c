@@ -43,23 +43,12 @@ mirror_distrust (struct dm_mirror *m, unsigned long legs)
   pthread_mutex_unlock (&m->state_lock);
 }
 
-/* It stays dirty until it can be read, and is written again then.  It may be something
- * else by then than when others were recovered from it, so these lack it again; nor does
- * what they were just given count.
- */
+/* It stays dirty until it can be read, and is written again then. */
 static void
 leave_unread (struct dm_mirror *m, uint64_t chunk)
 {
-  sector_t sector = chunk * dm_log_chunk (m->log);
-
-  pthread_mutex_lock (&m->state_lock);
-  dm_log_unreconcile (m->log, sector, 1);
+  dm_log_unreconcile (m->log, chunk * dm_log_chunk (m->log), 1);
   __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
-  FOR_EACH_LEG (i, mirror_recovering (m)) {
-    dm_log_lack (m->log, i, sector, 1);
-    m->legs[i].recoveries++;
-  }
-  pthread_mutex_unlock (&m->state_lock);
 }
 
 /* The only leg in sync has been written again, and flushed: nothing has to be reconciled,
