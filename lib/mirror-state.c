@@ -621,6 +621,25 @@ look_for_difference (struct dm_mirror *m, unsigned int leg)
   return r;
 }
 
+/* It is not used until somebody could.  A lost connection says so itself. */
+static void
+cannot_look (struct dm_mirror *m, unsigned int leg, int error)
+{
+  bool failed = false;
+
+  if (error == ENOTCONN)
+    return;
+  pthread_mutex_lock (&m->state_lock);
+  if (is_away (m, leg) && !m->legs[leg].by_user) {
+    fail_leg (m, leg, "it cannot be compared with what it was");
+    failed = true;
+  }
+  pthread_mutex_unlock (&m->state_lock);
+  if (failed)
+    mirror_report (m, leg, "cannot be compared with what it was, so it is not used (%s)",
+                   g_strerror (error));
+}
+
 /* Has somebody else written to a leg that was not used, or is it another disk now?
  * Then nothing is known of it.  False if it cannot be used now.
  */
@@ -641,6 +660,8 @@ look_at_it (struct dm_mirror *m, unsigned int leg)
   }
   else
     r = look_for_difference (m, leg);
+  if (r < 0)
+    cannot_look (m, leg, -r);
   return r > 0 ? dm_log_lose (m->log, leg) == 0 : r == 0;
 }
 

@@ -27,7 +27,8 @@ struct look {
   const struct samples_filter *filter;
   sector_t count, block;
   unsigned char *buffer;
-  bool bad, good;               /* a block of B could not be read, or could */
+  bool bad_a, bad_b;            /* a block could not be read */
+  bool any;                     /* one has been compared */
 };
 
 static bool
@@ -106,17 +107,19 @@ compare_block (struct look *look, sector_t sector, sector_t *at)
   unsigned char *b = a + look->block * DM_IO_SECTOR_SIZE;
   int r = read_block (look->a, first, count, a);
 
-  if (r == -EIO && look->filter != NULL)
+  if (r == -EIO && look->filter != NULL) {
+    look->bad_a = true;
     return 0;
+  }
   if (r == 0)
     r = read_block (look->b, first, count, b);
   if (r == -EIO && look->filter != NULL) {
-    look->bad = true;
+    look->bad_b = true;
     return 0;
   }
   if (r < 0)
     return r;
-  look->good = true;
+  look->any = true;
   *at = first;
   return memcmp (a, b, count * DM_IO_SECTOR_SIZE) != 0 &&
     is_quiet (look, first);
@@ -159,7 +162,9 @@ samples_compare (const struct io_region *a, const struct io_region *b,
   for (from = 0; r == 0 && from < count; from += part)
     r = compare_part (&look, from, MIN (from + part, count), at);
   g_free (look.buffer);
-  if (r == 0 && look.bad)
-    r = look.good ? -EIO : -ENXIO;
-  return r;
+  if (r != 0)
+    return r;
+  if (!look.any && (look.bad_a || look.bad_b))
+    return -ENXIO;
+  return look.bad_b ? -EIO : 0;
 }

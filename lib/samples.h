@@ -24,8 +24,8 @@ struct samples_filter {
  * data in one of the regions.  Returns 0 if these are alike; 1 if not, *AT being the
  * first sector of the first that differs; or a negative errno if they cannot be
  * read.  FILTER NULL: nobody is writing; else bad sectors of A are left out, and if
- * there are any on B it is -EIO, but only if there is no difference; -ENXIO if nothing
- * of B can be read.
+ * there are any on B it is -EIO, but only if there is no difference; -ENXIO if they kept
+ * all from being compared.
  */
 extern int samples_compare (const struct io_region *a,
                             const struct io_region *b, sector_t count,

@@ -509,6 +509,27 @@ test_other_failed (struct volume *v, unsigned int other)
   check_other_disk (v, false, other);
 }
 
+/* If there is nothing to compare it with, nothing is believed until there is. */
+static void
+test_other_unread (struct volume *v, unsigned int unused)
+{
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  volume_stop (v);
+  volume_start (v);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  leg_set (v, 1, 0, 0, SECTORS);
+  volume_fail (v, 0, MOCK_READ, EIO, 0, 0);
+  volume_fail (v, 2, MOCK_READ, EIO, 0, 0);
+  add_leg (v, 1);
+  AWAIT (log_lines_count ("*leg1*cannot be compared*") > 0);
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
+  volume_heal (v);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+  g_assert_cmpuint (log_lines_count ("*leg1*is not what it was*"), ==, 1);
+}
+
 /* The user says that it has nothing. */
 static void
 test_add_full (struct volume *v, unsigned int unused)
@@ -597,6 +618,7 @@ static const struct volume_test tests[] = {
     &volume_plain },
   { "s4-other-disk/failed", test_other_failed, BLANK, &volume_plain },
   { "s4-other-disk/failed/not", test_other_failed, THE_SAME, &volume_plain },
+  { "s4-other-disk/unread", test_other_unread, 0, &volume_plain },
   { "add/full", test_add_full, 0, &volume_plain },
   { "64-legs", test_64_legs, 0, &volume_plain },
 };
