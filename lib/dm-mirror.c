@@ -185,6 +185,7 @@ dm_mirror_free (struct dm_mirror *m)
     dm_log_sync (m->log);       /* so that nothing but the superblock is left */
     dm_log_rest (m->log);
     dm_log_sync (m->log);
+    clock_await_tick ();        /* so that a change after the end shows */
   }
   free_mirror (m);
 }

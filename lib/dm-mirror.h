@@ -221,7 +221,7 @@ extern int dm_mirror_find_leg (struct dm_mirror *mirror, const char *name);
 
 /* Use a leg no more until dm_mirror_add.  Returns 0, -EBUSY if it is the
  * last in sync that can be reached, -ENODEV if it is missing, -EIO if that
- * cannot be recorded.
+ * cannot be recorded.  If somebody changes it after that, it is copied to as a whole.
  */
 extern int dm_mirror_fail (struct dm_mirror *mirror, unsigned int leg);
 

@@ -516,9 +516,11 @@ dm_mirror_fail (struct dm_mirror *m, unsigned int leg)
       r = dm_log_set_failed (m->log, leg, true);
   }
   pthread_mutex_unlock (&m->state_lock);
-  if (r == 0)
-    mirror_report (m, leg, "is not used any more, as the user wishes");
-  return r;
+  if (r < 0)
+    return r;
+  mirror_report (m, leg, "is not used any more, as the user wishes");
+  clock_await_tick ();          /* so that an edit from now on shows */
+  return 0;
 }
 
 /*----------------------------------------------------------------------

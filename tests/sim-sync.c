@@ -265,7 +265,7 @@ int sim_clock_gettime (clockid_t, struct timespec *)
 int
 sim_clock_gettime (clockid_t clock, struct timespec *t)
 {
-  uint64_t now = clock == CLOCK_REALTIME ? sim_date () : sim_now;
+  uint64_t now = clock == CLOCK_MONOTONIC ? sim_now : sim_date ();
 
   t->tv_sec = now / NSEC_PER_SEC;
   t->tv_nsec = now % NSEC_PER_SEC;

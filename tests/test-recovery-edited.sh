@@ -29,7 +29,7 @@ is_recovered ()
 {
   local file
   for file; do
-    logged "${file//./\\.}.*(changed|modified)"
+    wait_for logged "${file//./\\.}.*(changed|modified)"
   done
   client "read 65536 65536 0x61"
   wait_in_sync
@@ -104,6 +104,30 @@ for how in plainly with-old-time before-a-restart; do
   is_recovered b.img
   stop_server
 done
+
+# At once after it is not used any more, and a moment after it was written: the times
+# of files are those of the kernel's last tick, some milliseconds ago.
+start_mirror a.img b.img c.img
+bounded "$python" - "$uri" "$control" "${no_aslr[@]}" "$DMIOCTL" <<'PYTHON'
+import nbd, os, subprocess, sys
+
+def dmioctl(*args):
+    subprocess.run([*sys.argv[3:], "-s", sys.argv[2], *args], check=True)
+
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+b = os.open("b.img", os.O_RDWR)
+for i in range(12):
+    h.pwrite(b"b" * 65536, 2 << 20)
+    dmioctl("fail", "b.img")
+    os.pwrite(b, b"x", 70000)
+    dmioctl("add", os.path.realpath("b.img"))
+    dmioctl("wait", "--timeout", "120")
+h.shutdown()
+PYTHON
+[ "$(grep -c 'b\.img.*changed by somebody else' "$server_log")" -eq 12 ]
+same a.img b.img c.img
+stop_server
 
 # All.
 cp a.img before.img
