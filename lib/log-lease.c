@@ -122,10 +122,12 @@ dm_log_keep_lease (struct dm_log *log)
   pthread_mutex_lock (&log->lock);
   if (log->dead)
     r = -EIO;
-  else if (set_stamps_back (log, now, false) || log->lease < now + LEASE_LEFT) {
-    extend (log, now + LEASE);
-    r = log_commit (log, false);
-  }
+  else if (set_stamps_back (log, now, false) || log->lease < now + LEASE_LEFT)
+    do {
+      extend (log, now + LEASE);
+      r = log_commit (log, false);
+      now = clock_date ();      /* that may have taken as long as the lease */
+    } while (r == 0 && log->lease < now + LEASE_MARGIN);
   pthread_mutex_unlock (&log->lock);
   return r;
 }

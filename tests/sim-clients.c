@@ -59,6 +59,14 @@ sim_in_sync (const struct sim_record *record, const struct sim_device *dev)
   return dev->leg >= 0 && record->in_sync & 1UL << dev->leg;
 }
 
+/* Not while a commit is under way by which a leg joins. */
+static bool
+counts (const struct sim_record *record, const struct sim_device *dev)
+{
+  return sim_in_sync (record, dev) && phase.in_sync & 1UL << dev->leg &&
+    (mirror == NULL || mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC);
+}
+
 bool
 sim_must_succeed (void)
 {
@@ -73,7 +81,7 @@ sim_must_succeed (void)
       continue;
     if (dev->kind == SIM_COPY)  /* one that may get old writes may not be in use */
       good_copies += dev->bdev.late == 0;
-    else if (sim_in_sync (&record, dev) && phase.in_sync & 1UL << dev->leg)
+    else if (counts (&record, dev))
       good_legs++;
   }
   return good_copies > 0 && good_legs >= plan.quorum;

@@ -216,6 +216,7 @@ void
 sim_edited_now (struct sim_device *dev)
 {
   dev->mtime = dev->stable_mtime = sim_date ();
+  dev->mtime_set_at = sim_now;
   dev->mtime_kept = false;
   dev->edited = true;
 }
@@ -343,7 +344,10 @@ touch (struct sim_device *dev, uint32_t sector, uint64_t begun)
     write_back (dev, sector);
   dev->flags[sector] &= ~SIM_FORGOTTEN;
   mark_dirty (dev, sector);
-  dev->mtime = MAX (dev->mtime, sim_date () - (sim_now - begun));
+  if (begun >= dev->mtime_set_at) {
+    dev->mtime = sim_date () - (sim_now - begun);
+    dev->mtime_set_at = begun;
+  }
 }
 
 void

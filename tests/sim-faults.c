@@ -53,6 +53,7 @@ sim_update_losses (void)
   struct sim_record record;
   unsigned int i;
 
+  sim_note_looked (0);
   for (i = 0; i < sim_num_devices; i++)
     any |= sim_devices[i]->lost;
   if (!any)

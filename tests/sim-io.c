@@ -322,7 +322,9 @@ end (struct op *op)
     end_flush (op);
   else if (changes (op->op)) {
     end_durably (op);
-    sim_news += op->error != 0 && op->flags & DM_IO_FUA;
+    /* Of the only one it may be that what it shows cannot be written again. */
+    sim_news += op->error != 0 &&
+      (op->flags & DM_IO_FUA || sim_is_alone (op->dev));
     if (op->error == 0 && op->flags & DM_IO_PREFLUSH)
       sim_stabilize (op->dev, op->since);
     sim_complete (op->dev, op->sector, op->count,
@@ -688,6 +690,7 @@ bdev_revive (struct block_device *bdev)
   }
   bdev->failed = bdev->offline = false;
   dev->flush_failed = dev->is_unflushed = false;
+  sim_update_losses ();
   return 0;
 }
 

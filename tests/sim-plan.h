@@ -81,9 +81,6 @@ extern void sim_count_in_recovery (enum sim_event event);
 /* Is it in sync, by what the log says? */
 extern bool sim_in_sync (const struct sim_record *record,
                          const struct sim_device *dev);
-/* To be called when a fault begins, and before anything is judged. */
-extern void sim_update_losses (void);
-
 /* Clients, users and bad luck, until all have done what they wanted. */
 extern void sim_run_clients (void);
 /* Nothing goes wrong any more: wait until all legs are in sync. */

@@ -309,13 +309,13 @@ sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
     }
 }
 
-/* The leg's chunk, if it counts as right: not if others have written to it, until the
- * mirror has had a look at it.
+/* The leg's chunk, if it counts as right: not if others have written to it or set it back,
+ * until the mirror has had a look at it.
  */
 static bool
 has (const struct decoded *d, const struct sim_device *dev, uint64_t chunk)
 {
-  return dev->kind == SIM_LEG && dev->leg >= 0 && !dev->edited &&
+  return dev->kind == SIM_LEG && dev->leg >= 0 && !dev->edited && !dev->behind &&
     (unsigned) dev->leg < d->super.num_legs && !lacks (d, dev->leg, chunk);
 }
 

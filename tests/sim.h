@@ -221,7 +221,8 @@ struct sim_device {
   uint32_t *dirty;              /* the sectors whose cache is not stable */
   uint32_t num_dirty;
   uint32_t num_bad;
-  uint64_t mtime, stable_mtime;
+  uint64_t mtime, stable_mtime; /* by the clock, also if it was set back */
+  uint64_t mtime_set_at;        /* sim_now, when that was written */
   bool mtime_kept;              /* as some data written since is stable */
   uint64_t changed;             /* of a copy: blocks, the stable contents */
 
@@ -306,6 +307,8 @@ extern void sim_evict (struct sim_device *dev);
 extern void sim_lose_cache (struct sim_device *dev);
 /* Of a history: that has happened to a leg. */
 extern void sim_cache_lost (struct sim_device *dev);
+/* To be called when a fault begins or ends, and before anything is judged. */
+extern void sim_update_losses (void);
 /* Of a history: no other leg is in sync. */
 extern bool sim_is_alone (const struct sim_device *dev);
 /* Of a history: a fiber could not read that sector. */

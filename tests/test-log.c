@@ -783,6 +783,29 @@ test_lease_is_renewed (void)
   close_logs (&f);
 }
 
+/* A disk may hang as long as the lease is: who writes after that needs a new one, or
+ * what is written seems to be somebody else's if it ends there.
+ */
+static void
+test_lease_of_slow_copy (void)
+{
+  const struct mock_fault slow = {
+    .ops = MOCK_WRITE, .times = 1, .msec = 12000
+  };
+  struct logs f;
+
+  make_logs (&f, 1);
+  pthread_mutex_lock (&f.log->lock);
+  f.log->legs[0].info.until = f.log->legs[0].until = 1;
+  log_recompute_lease (f.log);
+  pthread_mutex_unlock (&f.log->lock);
+  mock_fault (f.where[0].bdev, &slow);
+  g_assert_cmpint (dm_log_keep_lease (f.log), ==, 0);
+  g_assert_cmpuint (super_on (&f, 0).legs[0].until, >,
+                    clock_date () + 5 * NSEC_PER_SEC);
+  close_logs (&f);
+}
+
 /* It ends when all is clean and the legs are stamped, whatever the clock was when
  * it was renewed; a write then renews it before a leg is written.
  */
@@ -1345,6 +1368,7 @@ main (int argc, char *argv[])
   g_test_add_func ("/log/add-legs", test_add_legs);
   g_test_add_func ("/log/lost-leg", test_lost_leg);
   g_test_add_func ("/log/lease-is-renewed", test_lease_is_renewed);
+  g_test_add_func ("/log/lease-of-slow-copy", test_lease_of_slow_copy);
   g_test_add_func ("/log/lease-ends", test_lease_ends);
   g_test_add_func ("/log/clock-set-back", test_clock_set_back);
   g_test_add_func ("/log/stamps", test_stamps);
