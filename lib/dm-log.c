@@ -444,6 +444,14 @@ dm_log_recover (struct dm_log *log, unsigned int leg, const struct bdev_stamp *s
   return r;
 }
 
+void
+dm_log_lack_dirty (struct dm_log *log, unsigned int leg)
+{
+  pthread_mutex_lock (&log->lock);
+  set_dirty_lacking (log, leg);
+  pthread_mutex_unlock (&log->lock);
+}
+
 /* Locked.  What is to be copied to a leg, of the chunks of one word. */
 static uint64_t
 to_copy (const struct dm_log *log, unsigned int leg, uint64_t word)

@@ -289,6 +289,9 @@ extern bool dm_log_next_lacking (struct dm_log *log, unsigned long legs,
 extern bool dm_log_is_quiet (struct dm_log *log, unsigned int leg,
                              sector_t sector, sector_t count);
 
+/* The leg lacks all that is dirty again; a crash does not hide that. */
+extern void dm_log_lack_dirty (struct dm_log *log, unsigned int leg);
+
 /* How many chunks the leg lacks. */
 extern uint64_t dm_log_lacking (struct dm_log *log, unsigned int leg);
 

@@ -129,6 +129,20 @@ rewrite_dirty (struct dm_mirror *m, bool paced)
   return r == 0 ? unread : r;
 }
 
+/* Those that could not be made good may have lost what they showed when others were
+ * recovered from them: these lack it again.
+ */
+static void
+copy_again (struct dm_mirror *m)
+{
+  pthread_mutex_lock (&m->state_lock);
+  FOR_EACH_LEG (i, mirror_recovering (m)) {
+    dm_log_lack_dirty (m->log, i);
+    m->legs[i].recoveries++;
+  }
+  pthread_mutex_unlock (&m->state_lock);
+}
+
 /* First they may be flushed again: if a flush fails from now on, whoever asks for it, the
  * last one here does, too.  What clients write to them meanwhile is covered by it.
  */
@@ -149,6 +163,8 @@ try_to_rewrite (struct dm_mirror *m)
   }
   if (r == -ECANCELED)
     return;                     /* the server ends, and tries it again then */
+  if (r < 0)
+    copy_again (m);
   m->rewrite_at = clock_now () + m->rewrite_delay;
   m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
   FOR_EACH_LEG (i, r < 0 ? mirror_suspects (m) : 0)

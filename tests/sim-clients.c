@@ -320,16 +320,24 @@ do_zero (void)
   check_success (ok, "zeroing");
 }
 
-/* A flush of a client has failed. */
+/* A flush of a client has failed.  As those that have failed a flush leave if another has
+ * not, that is not known of them yet if another is in sync.
+ */
 static void
 hear (unsigned int client)
 {
+  struct sim_record record;
+  bool all = true;
   unsigned int i;
 
   told_last = told[client] = sim_news;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && sim_in_sync (&record, legs[i]))
+      all = all && legs[i]->flush_failed;
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL)
-      legs[i]->is_unflushed = legs[i]->flush_failed;
+      legs[i]->is_unflushed = all && legs[i]->flush_failed;
 }
 
 static void

@@ -418,7 +418,6 @@ set_copy_back (struct sim_device *dev)
       any_needs_others ())
     return false;
   sim_count (SIM_OLD_COPY);
-  sim_set_back (dev);
   sim_record_set_back (dev);
   return true;
 }

@@ -201,16 +201,6 @@ decode_cached (const struct sim_device *dev)
   return &d[dev->number];
 }
 
-void
-sim_record_set_back (struct sim_device *dev)
-{
-  const struct decoded *d = decode_cached (dev);
-
-  dev->set_back = true;
-  phase.blank = phase.blank || !d->valid;
-  dev->set_back_to = d->valid ? d->super.sequence : 0;
-}
-
 /* The number under which the superblocks know a copy, as a set. */
 static uint64_t
 label_of (const struct sim_device *dev, const struct log_super *super)
@@ -222,6 +212,21 @@ label_of (const struct sim_device *dev, const struct log_super *super)
                         &number, &state, checksum ()) != LOG_VALID)
     return 0;
   return UINT64_C (1) << number;
+}
+
+void
+sim_record_set_back (struct sim_device *dev)
+{
+  const struct decoded *newest = newest_stable (), *d;
+  uint64_t label = newest != NULL ? label_of (dev, &newest->super) : 0;
+  bool is_known;
+
+  sim_set_back (dev);
+  d = decode_cached (dev);
+  is_known = d->valid && newest != NULL && label_of (dev, &d->super) == label;
+  dev->set_back = true;
+  phase.blank = phase.blank || !is_known;
+  dev->set_back_to = d->valid ? d->super.sequence : 0;
 }
 
 static bool

@@ -416,7 +416,9 @@ extern void sim_record_read (struct sim_record *record, bool stable,
                              unsigned long copies);
 #define SIM_ALL_COPIES (~0UL)
 
-/* A copy has been set back. */
+/* Set a copy back.  If it had another number then it counts as one that is gone, as nobody
+ * can tell that it is the same.
+ */
 extern void sim_record_set_back (struct sim_device *dev);
 
 /* For another history. */

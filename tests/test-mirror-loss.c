@@ -824,6 +824,33 @@ test_quorum_shows_less (struct volume *v, unsigned int unread)
   volume_assert_alike (v, BIT (0) | BIT (1));
 }
 
+/* So it is if it cannot be flushed then, either: it may have lost that only now. */
+static void
+test_quorum_shows_less_still (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault fails = {
+    .ops = MOCK_FLUSH, .times = 1, .gate = &v->gate, .error = EIO
+  };
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  fail_flush_once (v, BIT (0));
+  g_assert_false (volume_flush (v));
+  mock_fault (v->legs[0], &fails);
+  volume_hold (v->legs[1], MOCK_FLUSH, &v->log_gate);
+  g_assert_cmpint (dm_mirror_start (v->mirror), ==, 0);
+  mock_gate_await (&v->gate, 1);
+  mock_gate_await (&v->log_gate, 1);
+  AWAIT (leg_byte (v, 1, 0) == 1);
+  leg_set (v, 0, 7, 0, 1);
+  mock_gate_open (&v->gate);
+  AWAIT (log_lines_count ("*cannot be written again yet*") == 1);
+  mock_gate_open (&v->log_gate);
+  volume_await_state (v, 1, DM_MIRROR_IN_SYNC);
+  g_assert_cmpint (leg_byte (v, 1, 0), ==, 7);
+}
+
 /* A leg that has lost its connection since the last of it was copied does not join. */
 static void
 test_w6_join (struct volume *v, unsigned int unused)
@@ -1109,6 +1136,7 @@ static const struct volume_test tests[] = {
   { "f1-quorum/once/ends", test_quorum_once, true, &volume_plain },
   { "f1-quorum/offline", test_quorum_offline, 0, &volume_plain },
   { "f1-quorum/shows-less", test_quorum_shows_less, false, &volume_plain },
+  { "f1-quorum/shows-less/still", test_quorum_shows_less_still, 0, &volume_forgets },
   { "f1-quorum/shows-less/unread", test_quorum_shows_less, true,
     &volume_plain },
   { "w6-join", test_w6_join, 0, &volume_plain },
