@@ -536,15 +536,6 @@ log_state (struct volume *v, unsigned int leg)
 }
 
 uint64_t
-log_stamp (struct volume *v, unsigned int leg)
-{
-  struct dm_log_leg info;
-
-  dm_log_get_leg (v->log, leg, &info);
-  return info.stamp.valid ? info.stamp.mtime : 0;
-}
-
-uint64_t
 volume_mtime (struct volume *v, unsigned int leg)
 {
   struct bdev_stamp stamp;

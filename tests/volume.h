@@ -185,7 +185,6 @@ extern bool log_is_dirty (struct volume *v, uint64_t chunk);
 extern bool log_lacks (struct volume *v, unsigned int leg, uint64_t chunk);
 extern enum dm_log_state log_state (struct volume *v, unsigned int leg);
 /* The time of its stamp there, or 0; and that of its device. */
-extern uint64_t log_stamp (struct volume *v, unsigned int leg);
 extern uint64_t volume_mtime (struct volume *v, unsigned int leg);
 
 #define CHANGES (MOCK_WRITE | MOCK_PUNCH | MOCK_ZERO)
