@@ -396,9 +396,16 @@ dm_log_doubt_all (struct dm_log *log, unsigned int leg)
 void
 dm_log_end_doubt (struct dm_log *log, unsigned int leg)
 {
+  struct log_map *map = &log->lacking[leg];
+  unsigned int i;
+
   pthread_mutex_lock (&log->lock);
-  memset (log->lacking[leg].doubtful, 0,
-          log->g.map_words * sizeof log->lacking[leg].doubtful[0]);
+  for (i = 0; i < log->g.map_words; i++) {
+    /* What was late has come, or has not, and nobody has flushed it. */
+    if (log->legs[leg].info.state == DM_LOG_IN_SYNC)
+      log->unreconciled[i] |= map->doubtful[i] & log->dirty.wanted[i];
+    map->doubtful[i] = 0;
+  }
   pthread_mutex_unlock (&log->lock);
 }
 

@@ -121,18 +121,6 @@ init_condition (pthread_cond_t *cond)
   pthread_condattr_destroy (&attr);
 }
 
-/* The last server may have failed to flush the only leg in sync, what it wrote may be in
- * a cache still, and nobody knows.  Its clients have heard of that, and what is written
- * from now on is kept or a flush fails: so nobody has to wait until all is rewritten, but
- * each chunk is before it is read (R2).
- */
-static void
-suspect_only_leg (struct dm_mirror *m)
-{
-  if (COUNT (m->in_sync) == 1 && dm_log_is_dirty (m->log))
-    m->suspects = m->in_sync;
-}
-
 struct dm_mirror *
 dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
                const struct dm_mirror_options *options, char **error)
@@ -160,8 +148,6 @@ dm_mirror_new (unsigned int num_legs, const struct dm_mirror_leg *legs,
     free_mirror (m);
     return NULL;
   }
-  else
-    suspect_only_leg (m);
   return m;
 }
 

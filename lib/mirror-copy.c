@@ -63,7 +63,7 @@ static unsigned int
 choose_source (const struct dm_mirror *m, unsigned long legs)
 {
   legs = preferably_not (legs, mirror_offline (m));
-  return FIRST (preferably_not (legs, mirror_suspects (m)));
+  return FIRST (preferably_not (legs, mirror_unflushed (m)));
 }
 
 /* Write DATA, or zeroes if it is NULL, to the targets that are still used.  One
@@ -251,25 +251,24 @@ copy_piece (const struct piece *p)
   return r;
 }
 
-/* Which legs in sync have to be written what they show before it is read, as they may not
- * keep it: the only one.  Of several each is given what another shows, or is dropped.
- */
-static unsigned long
-not_kept (const struct dm_mirror *m)
-{
-  return COUNT (mirror_in_sync (m)) == 1 ? mirror_suspects (m) : 0;
-}
-
-/* Which legs an item is to be written to.  What a suspect shows now may be less than when
- * others were recovered from it.
+/* Which legs an item is to be written to.  What a leg shows that may not have kept it may be
+ * less by now than when others were recovered from it.
  */
 static unsigned long
 targets_of (const struct dm_mirror *m, const struct mirror_item *item)
 {
-  if (item->rewrite || (item->reconcile && not_kept (m) != 0))
-    return mirror_used (m);
-  return item->reconcile ? mirror_in_sync (m) :
+  return item->reconcile || item->rewrite ? mirror_used (m) :
     item->lacking & mirror_recovering (m);
+}
+
+/* Which of them are written also what they have, as they may not have kept what they show:
+ * after the end of a server any, since a flush may have failed that nobody knows of.
+ */
+static unsigned long
+rewritten_of (const struct dm_mirror *m, const struct mirror_item *item)
+{
+  return item->reconcile ? mirror_in_sync (m) :
+    item->rewrite ? mirror_unflushed (m) : 0;
 }
 
 /* Somebody else may have done it meanwhile; then the chunk may be clean. */
@@ -303,10 +302,7 @@ copy_locked (struct dm_mirror *m, const struct mirror_item *item,
 
   range_lock (&m->ranges, &range, sector, count);
   piece.targets = targets_of (m, item);
-  if (item->rewrite)
-    piece.rewritten = mirror_suspects (m);
-  else if (item->reconcile)
-    piece.rewritten = not_kept (m);
+  piece.rewritten = rewritten_of (m, item);
   if (item->reconcile || item->rewrite)
     r = reconcile_piece (&piece, item);
   else if (piece.targets != 0)
@@ -324,7 +320,7 @@ mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
   unsigned long legs = targets_of (m, item) | 1UL << source;
   struct range_lock range;
 
-  if (item->reconcile && not_kept (m) != 0)
+  if (item->reconcile)
     return item->first;         /* one may show zeroes that it has not kept */
   /* So that nobody is kept out only to find that there is data. */
   if (zero_run (m, source, sector, MIN (chunk, all)) < MIN (chunk, all))
@@ -339,8 +335,8 @@ mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
   return zero == all ? item->end : item->first + zero / chunk;
 }
 
-/* The only leg could not be written again: it can be read all the same, but no flush
- * succeeds before it has been.
+/* The only leg that is left could not be written again: it can be read all the same, but
+ * no flush succeeds before it has been.
  */
 static int
 do_without (struct dm_mirror *m)
@@ -362,8 +358,6 @@ mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
   uint64_t begun;
   int r = 0;
 
-  if (item->reconcile && COUNT (mirror_in_sync (m)) == 1 && not_kept (m) == 0)
-    return 0;                   /* it only has to be flushed */
   for (; at < end; at += count) {
     if (paced && mirror_stopping (m))
       return -ECANCELED;
@@ -455,6 +449,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
   g_autofree unsigned char *buffer =
     g_try_malloc (MIN (count, MIRROR_PIECE) * DM_IO_SECTOR_SIZE);
   struct piece piece = { .mirror = m, .buffer = buffer };
+  const struct mirror_item item = { .reconcile = true };
   sector_t end = sector + count;
   struct range_lock range;
   unsigned long absent, legs = mirror_in_sync (m);
@@ -464,8 +459,8 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     piece.sector = sector;
     piece.count = MIN (MIRROR_PIECE, end - sector);
     range_lock (&m->ranges, &range, sector, piece.count);
-    piece.targets = mirror_in_sync (m);
-    piece.rewritten = not_kept (m);
+    piece.targets = targets_of (m, &item);
+    piece.rewritten = rewritten_of (m, &item);
     r = dm_log_begin (m->log, sector, piece.count, &absent);
     if (r == 0) {
       r = copy_piece (&piece);

@@ -3,10 +3,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* Suspects: legs in sync that may show what they have not kept, since they could not be
- * flushed.  A kernel that could not write a page forgets that it has to, and shows it as
- * before; a later flush does not tell.  So they are written again what they show, and
- * flushed, before anything becomes clean (F1).
+/* Legs in sync that may show what they have not kept, since a flush of them has failed.  A
+ * kernel that could not write a page forgets that it has to, and shows it as before; a
+ * later flush does not tell.  So they are written again what they show, and flushed, before
+ * anything becomes clean (F1).
  *
  * Locks: rewriting owns when it is tried next, and has one thread do it; it comes before
  * the ranges and state_lock.
@@ -26,7 +26,7 @@ mirror_cannot_flush (const struct dm_mirror *m)
 {
   unsigned long in_sync = mirror_in_sync (m);
 
-  return COUNT (in_sync) == 1 && in_sync == mirror_suspects (m);
+  return COUNT (in_sync) == 1 && in_sync == mirror_unflushed (m);
 }
 
 void
@@ -36,10 +36,8 @@ mirror_distrust (struct dm_mirror *m, unsigned long legs)
   legs &= m->in_sync & ~m->unflushed;
   if (legs != 0)
     mirror_note_loss (m);
-  FOR_EACH_LEG (i, legs) {
-    mirror_set_member (&m->suspects, i, true);
+  FOR_EACH_LEG (i, legs)
     mirror_set_member (&m->unflushed, i, true);
-  }
   pthread_mutex_unlock (&m->state_lock);
 }
 
@@ -47,8 +45,10 @@ mirror_distrust (struct dm_mirror *m, unsigned long legs)
 static void
 leave_unread (struct dm_mirror *m, uint64_t chunk)
 {
+  pthread_mutex_lock (&m->state_lock);
   dm_log_unreconcile (m->log, chunk * dm_log_chunk (m->log), 1);
   __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
+  pthread_mutex_unlock (&m->state_lock);
 }
 
 /* The only leg in sync has been written again, and flushed: nothing has to be reconciled,
@@ -66,41 +66,29 @@ all_reconciled (struct dm_mirror *m, unsigned int differences)
   pthread_mutex_unlock (&m->state_lock);
 }
 
-/* These legs count again: all that they show is durable, and they are suspects no more; or,
- * if not ALL, but for chunks that could not be read, and they stay suspects.  One that has
- * left the sets, or has come back, is none already.
+/* These legs count again: all that they show is durable, but for chunks that could not be
+ * read if not ALL; unless there are more LOSSES by now than then.
  */
-static void
-trust (struct dm_mirror *m, unsigned long legs, bool all)
+static bool
+trust (struct dm_mirror *m, unsigned long legs, unsigned int losses, bool all)
 {
+  bool same;
+
   pthread_mutex_lock (&m->state_lock);
-  FOR_EACH_LEG (i, all ? legs : 0)
-    mirror_set_member (&m->suspects, i, false);
-  legs &= m->unflushed;
+  same = m->losses == losses;
+  legs &= same ? m->unflushed : 0;
   FOR_EACH_LEG (i, legs)
     mirror_set_member (&m->unflushed, i, false);
   pthread_mutex_unlock (&m->state_lock);
   FOR_EACH_LEG (i, legs)
     mirror_report (m, i, "has been flushed, with all that it might have lost%s",
                    all ? "" : " and that could be read");
+  return same;
 }
 
-/* The next chunk from FIRST on that suspects may not have kept: any that is dirty, or if no
- * flush has failed since the start, those that nobody has reconciled since.
- */
-static uint64_t
-next_to_rewrite (struct dm_mirror *m, uint64_t first)
-{
-  return mirror_unflushed (m) == 0 ?
-    dm_log_next_unreconciled (m->log, first, mirror_chunks (m)) :
-    dm_log_next_dirty (m->log, first);
-}
-
-/* PACED: nobody waits for it.  0, or 1 if all has been but what cannot be read now, or a
- * negative errno.
- */
+/* 0, or 1 if all has been but what cannot be read now, or a negative errno. */
 static int
-rewrite_dirty (struct dm_mirror *m, bool paced)
+rewrite_dirty (struct dm_mirror *m)
 {
   g_autofree unsigned char *buffer =
     g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
@@ -110,12 +98,12 @@ rewrite_dirty (struct dm_mirror *m, bool paced)
   bool unread = false;
   int r = buffer == NULL ? -ENOMEM : 0;
 
-  for (item.first = next_to_rewrite (m, 0); r == 0 && item.first < end;
-       item.first = next_to_rewrite (m, item.end)) {
+  for (item.first = dm_log_next_dirty (m->log, 0); r == 0 && item.first < end;
+       item.first = dm_log_next_dirty (m->log, item.end)) {
     item.end = item.first + 1;
     r = dm_log_keep_lease (m->log);
     if (r == 0)
-      r = mirror_copy_item (m, &item, buffer, paced);
+      r = mirror_copy_item (m, &item, buffer, false);
     if (r == -ENODATA) {
       leave_unread (m, item.first);
       unread = true;
@@ -149,25 +137,21 @@ copy_again (struct dm_mirror *m)
 static void
 try_to_rewrite (struct dm_mirror *m)
 {
-  unsigned long suspects = mirror_suspects (m);
+  unsigned long legs = mirror_unflushed (m);
+  unsigned int losses = __atomic_load_n (&m->losses, __ATOMIC_ACQUIRE);
   int r;
 
-  FOR_EACH_LEG (i, suspects)
+  FOR_EACH_LEG (i, legs)
     bdev_flush_again (m->legs[i].region.bdev);
-  r = rewrite_dirty (m, mirror_unflushed (m) == 0 && !mirror_stopping (m));
-  if (r >= 0)
-    trust (m, suspects, r == 0);
-  if (r == 0) {
+  r = rewrite_dirty (m);
+  if (r >= 0 && trust (m, legs, losses, r == 0)) {
     m->rewrite_delay = MIRROR_FIRST_DELAY;
     return;
   }
-  if (r == -ECANCELED)
-    return;                     /* the server ends, and tries it again then */
-  if (r < 0)
-    copy_again (m);
+  copy_again (m);
   m->rewrite_at = clock_now () + m->rewrite_delay;
   m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
-  FOR_EACH_LEG (i, r < 0 ? mirror_suspects (m) : 0)
+  FOR_EACH_LEG (i, mirror_unflushed (m))
     mirror_report (m, i, "cannot be flushed, and what it may have lost cannot be "
                    "written again yet");
 }
@@ -182,11 +166,11 @@ mirror_rewrite_several (struct dm_mirror *m)
 int
 mirror_rewrite (struct dm_mirror *m)
 {
-  if (mirror_suspects (m) == 0)
+  if (mirror_unflushed (m) == 0)
     return 0;
   pthread_mutex_lock (&m->rewriting);
-  if (mirror_suspects (m) != 0 && clock_now () >= m->rewrite_at)
+  if (mirror_unflushed (m) != 0 && clock_now () >= m->rewrite_at)
     try_to_rewrite (m);
   pthread_mutex_unlock (&m->rewriting);
-  return mirror_suspects (m) == 0 ? 0 : -EIO;
+  return mirror_unflushed (m) == 0 ? 0 : -EIO;
 }

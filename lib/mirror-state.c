@@ -82,7 +82,6 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
 
   mirror_set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   mirror_set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
-  mirror_set_member (&m->suspects, leg, false);
   mirror_set_member (&m->unflushed, leg, false);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
     mirror_note_left (l);
@@ -213,13 +212,11 @@ is_change (enum dm_io_op op)
 
 /* Called with state_lock. */
 static void
-suspect (struct dm_mirror *m, unsigned long legs, const struct mirror_failure *f)
+distrust (struct dm_mirror *m, unsigned long legs, const struct mirror_failure *f)
 {
   FOR_EACH_LEG (i, legs)
-    if (has_not_flushed (i, f)) {
-      mirror_set_member (&m->suspects, i, true);
+    if (has_not_flushed (i, f))
       mirror_set_member (&m->unflushed, i, true);
-    }
 }
 
 /* Each leg may have lost something else of what was not flushed. */
@@ -246,7 +243,7 @@ note_difference (struct dm_mirror *m, const struct mirror_failure *f)
     lost = lost || has_lost_writes (m, i, f);
   if (lost) {
     mirror_note_loss (m);
-    suspect (m, mirror_in_sync (m), f);
+    distrust (m, mirror_in_sync (m), f);
     unreconcile_dirty (m);
   }
   dm_log_unreconcile (m->log, f->sector, f->count);
@@ -257,8 +254,8 @@ note_difference (struct dm_mirror *m, const struct mirror_failure *f)
 /* Called with state_lock: which of the legs that have failed leave the sets?  None of
  * those in sync if all are lost: which one goes on depends on which is back first; nor
  * if all have refused a change: none is better than another (W4).  If all have failed
- * a flush one stays.  Those that recover go then, as they may have what these have
- * not, or have lost.
+ * a flush one stays, or what one of them shows: that one.  Those that recover go then, as
+ * they may have what these have not, or have lost.
  */
 static unsigned long
 choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
@@ -269,20 +266,21 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
     return mirror_recovering (m);
   if ((in_sync & ~f->legs) != 0)
     return f->legs & mirror_used (m);
-  if (is_change (f->op) && COUNT (in_sync) > 1) {
+  if (is_change (f->op) && COUNT (in_sync) > 1 &&
+      (!f->again || mirror_is_outage (m))) {
     note_difference (m, f);
     return mirror_recovering (m);
   }
   last = preferably_not (in_sync, mirror_offline (m));
-  last = 1UL << FIRST (preferably_not (last, mirror_suspects (m)));
-  /* Since that was first so it was not written but to be mended: it is one loss, and not
-   * new for those that recover since.
+  last = 1UL << FIRST (preferably_not (last, mirror_unflushed (m)));
+  /* Since that was first so it was not written but to be mended: it is one loss.  What is
+   * new for those that recover since is found by mirror_rewrite.
    */
   if (f->again || (mirror_unflushed (m) & last && f->op == DM_IO_FLUSH))
     return f->legs & mirror_used (m) & ~last;
   if (has_lost_writes (m, FIRST (last), f))
     mirror_note_loss (m);
-  suspect (m, last, f);
+  distrust (m, last, f);
   return mirror_used (m) & ~last;
 }
 
@@ -340,6 +338,8 @@ mirror_end_doubt (struct dm_mirror *m)
   FOR_EACH_LEG (i, m->in_doubt)
     if (clock_now () >= late_until (m, i)) {
       dm_log_end_doubt (m->log, i);
+      if (mirror_in_sync (m) & 1UL << i)
+        __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
       m->legs[i].recoveries++;
       __atomic_and_fetch (&m->in_doubt, ~(1UL << i), __ATOMIC_RELEASE);
       any = true;
@@ -725,16 +725,16 @@ is_recovered (struct dm_mirror *m, unsigned int leg, unsigned int recovery)
  * show something else by now than when it was copied from them.
  */
 static unsigned long
-drop_suspects (struct dm_mirror *m)
+drop_unflushed (struct dm_mirror *m)
 {
-  unsigned long suspects = mirror_suspects (m);
+  unsigned long legs = mirror_unflushed (m);
 
-  if (suspects == 0)
+  if (legs == 0)
     return 0;
-  FOR_EACH_LEG (i, suspects)
+  FOR_EACH_LEG (i, legs)
     fail_leg (m, i, "it could not be flushed, and another is in sync");
-  dm_log_drop (m->log, suspects);
-  return suspects;
+  dm_log_drop (m->log, legs);
+  return legs;
 }
 
 /* The stamp may be older than what is written meanwhile: then that is dirty, unless all
@@ -757,7 +757,7 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   pthread_mutex_unlock (&m->state_lock);
   if (!done)
     return;
-  mirror_rewrite (m);           /* or suspects are dropped */
+  mirror_rewrite (m);           /* or those that cannot be flushed are dropped */
   stamped = bdev_stamp (l->region.bdev, &stamp);
 
   pthread_mutex_lock (&m->state_lock);
@@ -767,7 +767,7 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   if (r == 0) {
     mirror_set_state (m, leg, DM_MIRROR_IN_SYNC, NULL);
     l->delay = MIRROR_FIRST_DELAY;
-    dropped = drop_suspects (m);
+    dropped = drop_unflushed (m);
   }
   pthread_mutex_unlock (&m->state_lock);
   if (r == 0) {

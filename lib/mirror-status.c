@@ -61,7 +61,7 @@ leg_status (struct dm_mirror *m, unsigned int leg,
 
   if (reason == NULL && mirror_offline (m) & 1UL << leg)
     reason = "it cannot be reached";
-  else if (reason == NULL && mirror_suspects (m) & 1UL << leg)
+  else if (reason == NULL && mirror_unflushed (m) & 1UL << leg)
     reason = "it may not have kept all that it shows";
   status->name = g_strdup (l->name);
   status->state = l->state;

@@ -528,8 +528,8 @@ mirror_clean (struct dm_mirror *m)
   pthread_mutex_lock (&m->state_lock);
   legs = mirror_used (m);
   pthread_mutex_unlock (&m->state_lock);
-  /* No flush of a suspect proves anything. */
-  if (mirror_flush_legs (m, legs) == 0 && mirror_suspects (m) == 0 &&
+  /* No flush of a leg proves anything if one before has failed. */
+  if (mirror_flush_legs (m, legs) == 0 && mirror_unflushed (m) == 0 &&
       mirror_stamp (m))
     dm_log_clean_end (m->log);
 }

@@ -89,12 +89,12 @@ struct dm_mirror {
   unsigned long recovering;     /* the same */
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
-  /* Atomic: legs in sync that may show what they have not kept, as a flush has failed, or
-   * may have before the start: nothing becomes clean until mirror_rewrite has made them
-   * good again.  Of these, unflushed: whose flush has failed since the start; they count
-   * for no quorum.  They are the only ones in sync, or a write with FUA has failed on all.
+  /* Atomic: legs in sync that may show what they have not kept, as a flush has failed since
+   * the start: they count for no quorum, and nothing becomes clean, until mirror_rewrite
+   * has made them good again.  They are the only ones in sync, or a write with FUA has failed
+   * on all.
    */
-  unsigned long suspects, unflushed;
+  unsigned long unflushed;
   unsigned long write_mostly;   /* atomic */
   bool active;                  /* atomic: a request came since it was reset */
   uint64_t active_until;        /* atomic: clients count as active */
@@ -149,12 +149,6 @@ static inline unsigned long
 mirror_recovering (const struct dm_mirror *m)
 {
   return __atomic_load_n (&m->recovering, __ATOMIC_ACQUIRE);
-}
-
-static inline unsigned long
-mirror_suspects (const struct dm_mirror *m)
-{
-  return __atomic_load_n (&m->suspects, __ATOMIC_ACQUIRE);
 }
 
 static inline unsigned long
@@ -225,7 +219,8 @@ struct mirror_failure {
   unsigned long legs;           /* those that failed */
   unsigned long others;         /* that did what the legs have not */
   bool fua;                     /* it was to be made durable */
-  bool again;                   /* it is nothing new: suspects were to be mended */
+  bool again;                   /* it is nothing new: they were to be given what one of
+                                 * them shows */
   const struct dm_io_result *results;
 };
 
@@ -334,7 +329,7 @@ extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
  * mirror-rewrite.c
  */
 
-/* These legs in sync become suspects, as though a flush had failed. */
+/* These legs in sync are taken for ones whose flush has failed. */
 extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
 /* Write what is dirty again to the legs whose flush has failed, from another leg in
  * sync or from what they show themselves, and flush it: then it is durable, and they
@@ -366,9 +361,8 @@ extern void *mirror_keeper (void *mirror);
 /* Chunks that are alike in what has to be copied to where. */
 struct mirror_item {
   uint64_t first, end;
-  bool reconcile;               /* one chunk, to all legs in sync but the source, which
-                                 * gets it if it is a suspect */
-  bool rewrite;                 /* the same, dirty, and to those that are recovered */
+  bool reconcile;               /* one chunk, to all legs that are used, the source, too */
+  bool rewrite;                 /* the same, to the source only if a flush has failed */
   unsigned int differs;         /* then: dm_log_differs before it was copied */
   unsigned long lacking;        /* else to these */
 };

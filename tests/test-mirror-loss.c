@@ -9,6 +9,7 @@
 
 #include <config.h>
 
+#include "clock.h"
 #include "volume.h"
 
 /*----------------------------------------------------------------------
@@ -110,11 +111,13 @@ test_w4_all_dead (struct volume *v, unsigned int unused)
   g_assert_cmpuint (volume_in_sync (v), ==, 1);
   g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_IN_SYNC);
 
-  /* Again and again, until it takes writes again. */
+  /* Again and again, until it takes writes again; and what it shows, which is tried after
+   * a while.
+   */
   g_assert_false (volume_write (v, 2, 0, 1));
   g_assert_cmpuint (volume_in_sync (v), ==, 1);
   mock_clear_faults (v->legs[0]);
-  g_assert_true (volume_write (v, 3, 0, 1));
+  AWAIT (volume_write (v, 3, 0, 1));
   g_assert_cmpint (volume_read (v, 0), ==, 3);
 }
 
@@ -760,7 +763,7 @@ test_quorum_zero (struct volume *v, unsigned int unused)
   g_assert_cmpuint (mock_changed (v->legs[0]), >=, CHUNK * SECTOR);
 }
 
-/* All is written again once, also if the server ends before it has begun with that. */
+/* All is written again once; by the next server if this one ends before it has. */
 static void
 test_quorum_once (struct volume *v, unsigned int ends)
 {
@@ -769,12 +772,13 @@ test_quorum_once (struct volume *v, unsigned int ends)
   g_assert_true (volume_write (v, 1, 0, SECTORS));
   volume_crash (v, 1);
   volume_clear_traces (v);
-  if (ends)
+  if (ends) {
     volume_start_quiet (v);
-  else {
-    volume_start (v);
-    AWAIT (!dm_log_is_dirty (v->log));
+    volume_stop (v);
+    g_assert_cmpuint (mock_changed (v->legs[0]), ==, 0);
   }
+  volume_start (v);
+  AWAIT (!dm_log_is_dirty (v->log));
   volume_stop (v);
   g_assert_cmpuint (mock_changed (v->legs[0]), ==, SECTORS * SECTOR);
   volume_load (v);
@@ -849,6 +853,132 @@ test_quorum_shows_less_still (struct volume *v, unsigned int unused)
   mock_gate_open (&v->log_gate);
   volume_await_state (v, 1, DM_MIRROR_IN_SYNC);
   g_assert_cmpint (leg_byte (v, 1, 0), ==, 7);
+}
+
+/* The server is killed, and the power stays on. */
+static void
+kill_server (struct volume *v)
+{
+  mock_power_off ();
+  volume_stop (v);
+  mock_power_on ();
+}
+
+/* What the legs show after that is there after any crash once it has been read. */
+static void
+assert_kept (struct volume *v)
+{
+  volume_start (v);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  AWAIT (!dm_log_is_dirty (v->log));
+  g_assert_cmpuint (volume_in_sync (v), ==, 2);
+  volume_crash (v, 1);
+  g_assert_cmpint (leg_byte (v, 0, 0), ==, 1);
+  volume_assert_alike (v, BIT (0) | BIT (1));
+}
+
+/* Legs in sync have forgotten what they could not flush, and nobody has recorded it: all
+ * have, by a write with FUA; or one has, and the server is killed meanwhile.
+ */
+static void
+test_r2_forgotten (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 8));
+  fail_flush_once (v, BIT (0) | BIT (1));
+  g_assert_false (volume_write_fua (v, 3, 2 * CHUNK, 1));
+  kill_server (v);
+  assert_kept (v);
+}
+
+static void
+test_r2_forgotten_by_one (struct volume *v, unsigned int unused)
+{
+  struct client flusher = { .v = v, .what = CLIENT_FLUSH };
+  unsigned int i;
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_forgets);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 8));
+  fail_flush_once (v, BIT (0));
+  for (i = 0; i < VOLUME_COPIES; i++)
+    volume_hold (v->copies[i], MOCK_WRITE, &v->log_gate);
+  client_start (&flusher);
+  mock_gate_await (&v->log_gate, 1);
+  mock_power_off ();
+  mock_gate_open (&v->log_gate);
+  client_finish (&flusher);
+  volume_stop (v);
+  mock_power_on ();
+  volume_heal (v);
+  assert_kept (v);
+}
+
+/* Nor is it known of the one that is left when the other fails. */
+static void
+test_r2_left_alone (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_crash (v, 1);
+  volume_start_quiet (v);
+  volume_kill (v, 1, MOCK_WRITE, EIO);
+  g_assert_true (volume_write (v, 2, 3 * CHUNK, 1));
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+  volume_clear_traces (v);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  g_assert_cmpuint (mock_changed (v->legs[0]), ==, CHUNK * SECTOR);
+}
+
+/* What legs in sync cannot be given by the one that is read leaves one of them, which can
+ * be read.
+ */
+static void
+test_r2_refused (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_crash (v, 1);
+  volume_start_quiet (v);
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  volume_fail (v, 1, MOCK_WRITE, EIO, 0, 0);
+  g_assert_cmpint (volume_read (v, 0), ==, 1);
+  g_assert_cmpuint (volume_in_sync (v), ==, 1);
+  g_assert_false (volume_flush (v));
+}
+
+/* A write of the old connection may land on the only leg in sync as long as it is in doubt:
+ * what is read after that is durable.
+ */
+static void
+test_s5_late_is_kept (struct volume *v, unsigned int unused)
+{
+  unsigned char buffer[SECTOR];
+  struct io_region where;
+  struct dm_io_request late = {
+    .op = DM_IO_WRITE,
+    .mem = { .type = DM_IO_VM, .length = SECTOR, .ptr.vm = buffer },
+  };
+  int seen;
+
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_flush (v));
+  volume_crash (v, 1);
+  v->legs[0]->late = 6 * NSEC_PER_SEC;
+  volume_start (v);
+  g_usleep (4 * G_USEC_PER_SEC);
+  memset (buffer, 9, sizeof buffer);
+  where = volume_region (v, 0);
+  where.count = 1;
+  g_assert_cmpint (dm_io (&late, 1, &where, NULL), ==, 0);
+  seen = volume_read (v, 0);
+  volume_crash (v, 3);
+  g_assert_cmpint (leg_byte (v, 0, 0), ==, seen);
 }
 
 /* A leg that has lost its connection since the last of it was copied does not join. */
@@ -1136,6 +1266,11 @@ static const struct volume_test tests[] = {
   { "f1-quorum/once/ends", test_quorum_once, true, &volume_plain },
   { "f1-quorum/offline", test_quorum_offline, 0, &volume_plain },
   { "f1-quorum/shows-less", test_quorum_shows_less, false, &volume_plain },
+  { "r2-kept/forgotten", test_r2_forgotten, 0, &volume_plain },
+  { "r2-kept/forgotten-by-one", test_r2_forgotten_by_one, 0, &volume_plain },
+  { "r2-kept/left-alone", test_r2_left_alone, 0, &volume_plain },
+  { "r2-kept/refused", test_r2_refused, 0, &volume_plain },
+  { "s5-late-is-kept", test_s5_late_is_kept, 0, &volume_plain },
   { "f1-quorum/shows-less/still", test_quorum_shows_less_still, 0, &volume_forgets },
   { "f1-quorum/shows-less/unread", test_quorum_shows_less, true,
     &volume_plain },
