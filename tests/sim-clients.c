@@ -220,6 +220,14 @@ check_leg (const struct change *c, const struct sim_record *record,
  * something since had it, perhaps; one that could not be flushed all the time does not
  * count (F1).
  */
+/* Not if it has been made good since the change began, and has lost something again. */
+static bool
+is_unflushed (const struct change *c, const struct sim_device *leg)
+{
+  return c->unflushed & 1UL << leg->number && leg->is_unflushed &&
+    c->losses[leg->number] == leg->losses;
+}
+
 static void
 check_quorum (const struct change *c, const struct sim_record *record)
 {
@@ -228,7 +236,7 @@ check_quorum (const struct change *c, const struct sim_record *record)
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i]->leg >= 0 &&
         (c->in_sync | record->in_sync) & 1UL << legs[i]->leg &&
-        !(c->unflushed & 1UL << i && legs[i]->is_unflushed) &&
+        !is_unflushed (c, legs[i]) &&
         (!has_kept (c, legs[i]) || first_lacking (c, legs[i]) == c->count))
       have++;
   if (have < plan.quorum || (!c->has_quorum && !has_quorum (record)))

@@ -411,6 +411,20 @@ blank_copy (struct sim_device *dev)
   sim_late_forget (dev);        /* it is another file */
 }
 
+/* The same, and it will be there: or nothing shows that this one and its leg are old. */
+static bool
+another_is_seen (const struct sim_device *copy)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  sim_record_read (&record, false, SIM_ALL_COPIES);
+  for (i = 0; i < plan.num_copies; i++)
+    if (copies[i] != copy && copies[i]->present && record.current & 1UL << i)
+      return true;
+  return false;
+}
+
 static bool
 set_copy_back (struct sim_device *dev)
 {
@@ -519,7 +533,7 @@ sim_replace_some (void)
   case 6: case 7: case 8:
     if (beside (leg) != NULL)
       copy = beside (leg);
-    if (set_leg_back (leg) && set_copy_back (copy))
+    if (another_is_seen (copy) && set_leg_back (leg) && set_copy_back (copy))
       sim_count (SIM_OLD_BOTH);
     break;
   case 9: case 10:
