@@ -638,7 +638,8 @@ cannot_look (struct dm_mirror *m, unsigned int leg, int error)
   }
   pthread_mutex_unlock (&m->state_lock);
   if (failed)
-    mirror_report (m, leg, "cannot be compared with what it was, so it is not used (%s)",
+    mirror_report (m, leg, "cannot be compared with what it was (%s), so it is not used "
+                   "until it can, or until 'dmioctl add --full' copies all to it",
                    g_strerror (error));
 }
 

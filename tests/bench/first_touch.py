@@ -40,14 +40,14 @@ BUILD_TIMEOUT = 300
 VARIANT = [
     # Idle is whatever no write is in flight to.
     ("lib/dm-log.c",
-     "~log->unreconciled[i] & ~log->touched[i];", "~log->unreconciled[i];"),
+     "~log->unreconciled[i] & ~log->touched[i] &", "~log->unreconciled[i] &"),
     ("lib/mirror-threads.c",
      "#define CUSTODIAN_NSEC (2 * NSEC_PER_SEC)",
      "#define CUSTODIAN_NSEC (NSEC_PER_SEC / 10000)"),
     # No flush, and no stamp.
     ("lib/mirror-threads.c",
-     "  if (mirror_flush_legs (m, legs) == 0 &&"
-     " (!all || mirror_stamp (m)))\n", "  (void) legs;\n"),
+     "  if (mirror_flush_legs (m, legs) == 0 && mirror_unflushed (m) == 0 &&\n"
+     "      mirror_stamp (m))\n", "  (void) legs;\n"),
 ]
 
 # Counts, in a file that is mapped, the flushes of copies of the log.
