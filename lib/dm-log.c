@@ -330,6 +330,14 @@ dm_log_next_unreconciled (struct dm_log *log, uint64_t first, uint64_t end)
   return first;
 }
 
+/* Locked. */
+static void
+unreconcile (struct dm_log *log, uint64_t chunk)
+{
+  log->unreconciled[chunk / 64] |= UINT64_C (1) << chunk % 64;
+  log->differs[chunk]++;
+}
+
 void
 dm_log_unreconcile (struct dm_log *log, sector_t sector, sector_t count)
 {
@@ -337,10 +345,8 @@ dm_log_unreconcile (struct dm_log *log, sector_t sector, sector_t count)
 
   get_chunks (log, sector, count, &first, &end);
   pthread_mutex_lock (&log->lock);
-  for (; first < end; first++) {
-    log->unreconciled[first / 64] |= UINT64_C (1) << first % 64;
-    log->differs[first]++;
-  }
+  for (; first < end; first++)
+    unreconcile (log, first);
   pthread_mutex_unlock (&log->lock);
 }
 
@@ -396,16 +402,16 @@ dm_log_doubt_all (struct dm_log *log, unsigned int leg)
 void
 dm_log_end_doubt (struct dm_log *log, unsigned int leg)
 {
-  struct log_map *map = &log->lacking[leg];
-  unsigned int i;
+  uint64_t *doubtful = log->lacking[leg].doubtful, chunk;
 
   pthread_mutex_lock (&log->lock);
-  for (i = 0; i < log->g.map_words; i++) {
+  for (chunk = log_next_bit (doubtful, 0, log->g.chunks); chunk < log->g.chunks;
+       chunk = log_next_bit (doubtful, chunk + 1, log->g.chunks))
     /* What was late has come, or has not, and nobody has flushed it. */
-    if (log->legs[leg].info.state == DM_LOG_IN_SYNC)
-      log->unreconciled[i] |= map->doubtful[i] & log->dirty.wanted[i];
-    map->doubtful[i] = 0;
-  }
+    if (log->legs[leg].info.state == DM_LOG_IN_SYNC &&
+        log_test_bit (log->dirty.wanted, chunk))
+      unreconcile (log, chunk);
+  memset (doubtful, 0, log->g.map_words * sizeof doubtful[0]);
   pthread_mutex_unlock (&log->lock);
 }
 

@@ -48,6 +48,7 @@ struct piece {
   struct dm_mirror *mirror;
   unsigned long targets;        /* that the leg read is taken out of */
   unsigned long rewritten;      /* of these, that get also what they have */
+  unsigned long shown;          /* the leg that was read, if there are any such */
   sector_t sector, count;
   unsigned char *buffer;
 };
@@ -86,7 +87,7 @@ write_targets (const struct piece *p, unsigned long targets, const void *data,
   struct dm_io_result results[DM_IO_MAX_REGIONS];
   struct mirror_failure failure = {
     .op = req.op, .sector = sector, .count = count, .results = results,
-    .again = p->rewritten != 0,
+    .shown = p->shown,
   };
 
   targets &= mirror_used (m);
@@ -203,9 +204,10 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
   if (source < 0)
     return source == -EIO && half == 0 ? NOT_READ : NOT_COPIED;
   rest.targets &= ~(1UL << source) | p->rewritten;
-  if (p->rewritten == 0 && all_zero (p->buffer, count * DM_IO_SECTOR_SIZE))
+  rest.shown = p->rewritten != 0 ? 1UL << source : 0;
+  if (all_zero (p->buffer, count * DM_IO_SECTOR_SIZE))
     return zero_targets (&rest, sector, count);
-  return write_targets (p, rest.targets, p->buffer, sector, count);
+  return write_targets (&rest, rest.targets, p->buffer, sector, count);
 }
 
 /* What the source has from AT on; data, if that is not known. */
@@ -241,6 +243,7 @@ copy_piece (const struct piece *p)
   while (at < end) {
     n = find_extents (p, at, &source, extents);
     zero.targets = p->targets & (~source | p->rewritten);
+    zero.shown = p->rewritten != 0 ? source : 0;
     for (i = 0; i < n && at < end; i++) {
       length = MIN (extents[i].length / DM_IO_SECTOR_SIZE, end - at);
       r = worse (r, extents[i].zero ? zero_targets (&zero, at, length) :

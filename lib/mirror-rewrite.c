@@ -51,21 +51,6 @@ leave_unread (struct dm_mirror *m, uint64_t chunk)
   pthread_mutex_unlock (&m->state_lock);
 }
 
-/* The only leg in sync has been written again, and flushed: nothing has to be reconciled,
- * unless DIFFERENCES have grown since then.
- */
-static void
-all_reconciled (struct dm_mirror *m, unsigned int differences)
-{
-  uint64_t i, end = mirror_chunks (m);
-
-  pthread_mutex_lock (&m->state_lock);
-  if (COUNT (mirror_in_sync (m)) == 1 && m->differences == differences)
-    for (i = 0; (i = dm_log_next_unreconciled (m->log, i, end)) < end; i++)
-      dm_log_reconciled (m->log, i, dm_log_differs (m->log, i));
-  pthread_mutex_unlock (&m->state_lock);
-}
-
 /* These legs count again: all that they show is durable, but for chunks that could not be
  * read if not ALL; unless there are more LOSSES by now than then.
  */
@@ -93,7 +78,6 @@ rewrite_dirty (struct dm_mirror *m)
   g_autofree unsigned char *buffer =
     g_try_malloc (MIRROR_PIECE * DM_IO_SECTOR_SIZE);
   struct mirror_item item = { .rewrite = true };
-  unsigned int differences = __atomic_load_n (&m->differences, __ATOMIC_ACQUIRE);
   uint64_t end = mirror_chunks (m);
   bool unread = false;
   int r = buffer == NULL ? -ENOMEM : 0;
@@ -112,8 +96,6 @@ rewrite_dirty (struct dm_mirror *m)
   }
   if (r == 0)
     r = mirror_flush_legs (m, mirror_in_sync (m));
-  if (r == 0 && !unread)
-    all_reconciled (m, differences);
   return r == 0 ? unread : r;
 }
 
@@ -139,8 +121,12 @@ try_to_rewrite (struct dm_mirror *m)
 {
   unsigned long legs = mirror_unflushed (m);
   unsigned int losses = __atomic_load_n (&m->losses, __ATOMIC_ACQUIRE);
+  uint64_t longest;
   int r;
 
+  pthread_mutex_lock (&m->state_lock);
+  m->rewrites++;                /* no other leg joins meanwhile */
+  pthread_mutex_unlock (&m->state_lock);
   FOR_EACH_LEG (i, legs)
     bdev_flush_again (m->legs[i].region.bdev);
   r = rewrite_dirty (m);
@@ -150,7 +136,9 @@ try_to_rewrite (struct dm_mirror *m)
   }
   copy_again (m);
   m->rewrite_at = clock_now () + m->rewrite_delay;
-  m->rewrite_delay = MIN (2 * m->rewrite_delay, MIRROR_LAST_DELAY);
+  /* Who recovers needs time to get it all between two tries. */
+  longest = mirror_recovering (m) == 0 ? MIRROR_LAST_DELAY : UINT64_MAX / 4;
+  m->rewrite_delay = MIN (2 * m->rewrite_delay, longest);
   FOR_EACH_LEG (i, mirror_unflushed (m))
     mirror_report (m, i, "cannot be flushed, and what it may have lost cannot be "
                    "written again yet");

@@ -254,8 +254,8 @@ note_difference (struct dm_mirror *m, const struct mirror_failure *f)
 /* Called with state_lock: which of the legs that have failed leave the sets?  None of
  * those in sync if all are lost: which one goes on depends on which is back first; nor
  * if all have refused a change: none is better than another (W4).  If all have failed
- * a flush one stays, or what one of them shows: that one.  Those that recover go then, as
- * they may have what these have not, or have lost.
+ * a flush one stays; or if all have refused what one of them shows, that one.  Those that
+ * recover go then, as they may have what these have not, or have lost.
  */
 static unsigned long
 choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
@@ -267,16 +267,18 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
   if ((in_sync & ~f->legs) != 0)
     return f->legs & mirror_used (m);
   if (is_change (f->op) && COUNT (in_sync) > 1 &&
-      (!f->again || mirror_is_outage (m))) {
+      (f->shown == 0 || mirror_is_outage (m))) {
     note_difference (m, f);
     return mirror_recovering (m);
   }
   last = preferably_not (in_sync, mirror_offline (m));
+  if (last & f->shown)
+    last = f->shown;
   last = 1UL << FIRST (preferably_not (last, mirror_unflushed (m)));
   /* Since that was first so it was not written but to be mended: it is one loss.  What is
    * new for those that recover since is found by mirror_rewrite.
    */
-  if (f->again || (mirror_unflushed (m) & last && f->op == DM_IO_FLUSH))
+  if (f->shown != 0 || (mirror_unflushed (m) & last && f->op == DM_IO_FLUSH))
     return f->legs & mirror_used (m) & ~last;
   if (has_lost_writes (m, FIRST (last), f))
     mirror_note_loss (m);
@@ -337,9 +339,9 @@ mirror_end_doubt (struct dm_mirror *m)
   pthread_mutex_lock (&m->state_lock);
   FOR_EACH_LEG (i, m->in_doubt)
     if (clock_now () >= late_until (m, i)) {
-      dm_log_end_doubt (m->log, i);
       if (mirror_in_sync (m) & 1UL << i)
         __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
+      dm_log_end_doubt (m->log, i);
       m->legs[i].recoveries++;
       __atomic_and_fetch (&m->in_doubt, ~(1UL << i), __ATOMIC_RELEASE);
       any = true;
@@ -746,7 +748,7 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
 {
   struct leg *l = &m->legs[leg];
   struct bdev_stamp stamp;
-  unsigned int recovery, stampings;
+  unsigned int recovery, stampings, rewrites;
   unsigned long dropped = 0;
   int r = -EAGAIN, stamped;
   bool done;
@@ -754,6 +756,7 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   pthread_mutex_lock (&m->state_lock);
   recovery = l->recoveries;
   stampings = m->stampings;
+  rewrites = m->rewrites;
   done = is_recovered (m, leg, recovery);
   pthread_mutex_unlock (&m->state_lock);
   if (!done)
@@ -762,7 +765,7 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   stamped = bdev_stamp (l->region.bdev, &stamp);
 
   pthread_mutex_lock (&m->state_lock);
-  if (stamped == 0 && stampings == m->stampings &&
+  if (stamped == 0 && stampings == m->stampings && rewrites == m->rewrites &&
       is_recovered (m, leg, recovery))
     r = dm_log_join (m->log, leg, &stamp);
   if (r == 0) {

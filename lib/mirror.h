@@ -88,6 +88,7 @@ struct dm_mirror {
   unsigned long in_sync;        /* atomic: bit i is leg i */
   unsigned long recovering;     /* the same */
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
+  unsigned int rewrites;        /* the same: tries of mirror_rewrite */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
   /* Atomic: legs in sync that may show what they have not kept, as a flush has failed since
    * the start: they count for no quorum, and nothing becomes clean, until mirror_rewrite
@@ -219,8 +220,8 @@ struct mirror_failure {
   unsigned long legs;           /* those that failed */
   unsigned long others;         /* that did what the legs have not */
   bool fua;                     /* it was to be made durable */
-  bool again;                   /* it is nothing new: they were to be given what one of
-                                 * them shows */
+  unsigned long shown;          /* they were to be given what this one of them shows, so
+                                 * it is nothing new; or 0 */
   const struct dm_io_result *results;
 };
 

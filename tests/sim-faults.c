@@ -24,12 +24,13 @@
  */
 
 /* A leg in sync that nothing is wrong with, so that it makes up for what
- * others lose.
+ * others lose.  Not one that the user has failed, though no log has that yet.
  */
 static bool
 is_sound (const struct sim_record *record, const struct sim_device *dev)
 {
   return dev->kind == SIM_LEG && dev->present && sim_in_sync (record, dev) &&
+    (mirror == NULL || mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC) &&
     !dev->lost && !dev->leaving && !sim_is_faulty (dev);
 }
 
