@@ -475,20 +475,6 @@ sim_stabilize (struct sim_device *dev, uint32_t since)
 }
 
 static bool
-keep_unless_forgotten (struct sim_device *dev, uint32_t sector, uint32_t unused)
-{
-  if (dev->flags[sector] & SIM_FORGOTTEN)
-    forget (dev, sector);
-  return !(dev->flags[sector] & SIM_FORGOTTEN);
-}
-
-void
-sim_evict (struct sim_device *dev)
-{
-  filter_dirty (dev, keep_unless_forgotten, 0);
-}
-
-static bool
 keep_after_loss (struct sim_device *dev, uint32_t sector, uint32_t survives)
 {
   if (!(dev->flags[sector] & SIM_FORGOTTEN) &&

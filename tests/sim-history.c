@@ -612,20 +612,6 @@ begin_phase (bool last)
              phase.degraded ? " degraded" : "");
 }
 
-/* The process has ended.  The next one knows nothing of flushes that have failed: one leg
- * in sync is then suspected, and of several the one that is copied from is not, which
- * is a limit.
- */
-static void
-forget_failures (void)
-{
-  unsigned int i;
-
-  for (i = 0; i < sim_num_devices; i++)
-    if (!sim_is_alone (sim_devices[i]))
-      sim_evict (sim_devices[i]);
-}
-
 /* Has no leg lost anything, and none is about to?  One that has while it was
  * recovered may be in sync by now.
  */
@@ -665,7 +651,6 @@ cut (void)
       sim_lose_cache (sim_devices[i]);
       kept = false;
     }
-  forget_failures ();
   sim_note_looked (0);
   if (phase.created)
     sim_check_cut ();
@@ -682,7 +667,6 @@ stopped (void)
   sim_trace ("---- ended after %u steps", (unsigned) sim_steps);
   for (i = 0; power && i < sim_num_devices; i++)
     sim_lose_cache (sim_devices[i]);
-  forget_failures ();
   if (power)
     sim_late_forget (NULL);
   if (phase.created)

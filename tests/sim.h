@@ -301,8 +301,6 @@ extern void sim_stabilize (struct sim_device *dev, uint32_t since);
  * make it stable, unless it is written again.
  */
 extern void sim_forget_dirty (struct sim_device *dev);
-/* That cannot be read any more. */
-extern void sim_evict (struct sim_device *dev);
 /* The cache is lost: each sector that is dirty is stable or not. */
 extern void sim_lose_cache (struct sim_device *dev);
 /* Of a history: that has happened to a leg. */
