@@ -432,8 +432,12 @@ set_copy_back (struct sim_device *dev)
   if (!dev->saved || !can_do_without (dev) || dev->bdev.late > 0 ||
       any_needs_others ())
     return false;
+  if (!sim_record_set_back (dev)) {
+    sim_device_blank (dev);
+    phase.blank = true;
+    return false;
+  }
   sim_count (SIM_OLD_COPY);
-  sim_record_set_back (dev);
   return true;
 }
 
@@ -448,7 +452,7 @@ other_was_written (const struct sim_record *record,
     if (legs[i] != NULL && legs[i] != dev && sim_in_sync (record, legs[i]) &&
         legs[i]->present && !legs[i]->remote && !legs[i]->edited &&
         record->stamp[legs[i]->leg] != 0 &&
-        legs[i]->mtime > record->stamp[legs[i]->leg] &&
+        legs[i]->mtime > record->latest_stamp[legs[i]->leg] &&
         legs[i]->mtime > record->stamp[dev->leg])
       return true;
   return false;
@@ -634,7 +638,7 @@ edit_lost (void)
       sim_date () < mirror->legs[dev->leg].left + LATE)
     return;
   sim_record_read (&record, true, SIM_ALL_COPIES);
-  if (!sim_in_sync (&record, dev))
+  if (!sim_in_sync (&record, dev) && sim_date () > record.until[dev->leg])
     edit (dev, SIM_EDIT_LOST);
 }
 

@@ -160,6 +160,10 @@ summarize (struct sim_record *record, const struct log_super *super)
       record->in_sync |= 1UL << i;
     if (i < SIM_MAX_LEGS && super->legs[i].stamp.valid)
       record->stamp[i] = super->legs[i].stamp.mtime;
+    if (i < SIM_MAX_LEGS) {
+      record->latest_stamp[i] = record->stamp[i];
+      record->until[i] = super->legs[i].until;
+    }
   }
 }
 
@@ -187,8 +191,12 @@ set_stamps_back (struct sim_record *record, const struct log_super *super)
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (i >= super->num_legs || !super->legs[i].stamp.valid)
       record->stamp[i] = 0;
-    else
+    else {
       record->stamp[i] = MIN (record->stamp[i], super->legs[i].stamp.mtime);
+      record->latest_stamp[i] = MAX (record->latest_stamp[i],
+                                     super->legs[i].stamp.mtime);
+      record->until[i] = MAX (record->until[i], super->legs[i].until);
+    }
 }
 
 /* What is read now, of one copy. */
@@ -214,19 +222,30 @@ label_of (const struct sim_device *dev, const struct log_super *super)
   return UINT64_C (1) << number;
 }
 
-void
+/* Is it one superblock behind, as for want of time? */
+static bool
+seems_late (const struct decoded *d, const struct decoded *newest)
+{
+  return d->valid && newest != NULL && d->super.epoch == newest->super.epoch &&
+    newest->super.sequence - d->super.sequence <= 1;
+}
+
+bool
 sim_record_set_back (struct sim_device *dev)
 {
   const struct decoded *newest = newest_stable (), *d;
   uint64_t label = newest != NULL ? label_of (dev, &newest->super) : 0;
-  bool is_known;
 
   sim_set_back (dev);
+  newest = newest_stable ();
   d = decode_cached (dev);
-  is_known = d->valid && newest != NULL && label_of (dev, &d->super) == label;
+  if (seems_late (d, newest))
+    return false;
+  if (!d->valid || newest == NULL || label_of (dev, &d->super) != label)
+    phase.blank = true;
   dev->set_back = true;
-  phase.blank = phase.blank || !is_known;
   dev->set_back_to = d->valid ? d->super.sequence : 0;
+  return true;
 }
 
 static bool

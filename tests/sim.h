@@ -403,6 +403,8 @@ struct sim_record {
   unsigned int num_legs;
   unsigned long in_sync;        /* legs, by number in the log */
   uint64_t stamp[SIM_MAX_LEGS]; /* the oldest time that one knows of a leg, or 0 */
+  uint64_t latest_stamp[SIM_MAX_LEGS];
+  uint64_t until[SIM_MAX_LEGS]; /* it may be written, says one; the latest */
   bool dirty;                   /* a chunk is, says a current copy; if STABLE */
   bool missing;                 /* not STABLE: copies that were in use, last */
 };
@@ -415,9 +417,9 @@ extern void sim_record_read (struct sim_record *record, bool stable,
 #define SIM_ALL_COPIES (~0UL)
 
 /* Set a copy back.  If it had another number then it counts as one that is gone, as nobody
- * can tell that it is the same.
+ * can tell that it is the same.  False if nobody can tell it from one that is late.
  */
-extern void sim_record_set_back (struct sim_device *dev);
+extern bool sim_record_set_back (struct sim_device *dev);
 
 /* For another history. */
 extern void sim_record_init (void);
