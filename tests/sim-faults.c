@@ -390,14 +390,14 @@ copies_are_stable (void)
   return n == 0;
 }
 
-/* Is another copy current, so that this one is not needed? */
+/* Is another copy current, and stays so, so that this one is not needed? */
 static bool
 can_do_without (const struct sim_device *copy)
 {
   struct sim_record record;
 
   sim_record_read (&record, false, SIM_ALL_COPIES);
-  return (record.current & ~(1UL << copy->number)) != 0;
+  return copies_are_stable () && (record.current & ~(1UL << copy->number)) != 0;
 }
 
 static void
