@@ -877,11 +877,11 @@ assert_kept (struct volume *v)
   volume_assert_alike (v, BIT (0) | BIT (1));
 }
 
-/* Legs in sync have forgotten what they could not flush, and nobody has recorded it: all
- * have, by a write with FUA; or one has, and the server is killed meanwhile.
+/* A write with FUA fails on both legs in sync, which forget what was written before, and the
+ * server is killed.
  */
 static void
-test_r2_forgotten (struct volume *v, unsigned int unused)
+forget_by_fua (struct volume *v)
 {
   volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_forgets);
   volume_start_quiet (v);
@@ -889,6 +889,15 @@ test_r2_forgotten (struct volume *v, unsigned int unused)
   fail_flush_once (v, BIT (0) | BIT (1));
   g_assert_false (volume_write_fua (v, 3, 2 * CHUNK, 1));
   kill_server (v);
+}
+
+/* Legs in sync have forgotten what they could not flush, and nobody has recorded it: all
+ * have, by a write with FUA; or one has, and the server is killed meanwhile.
+ */
+static void
+test_r2_forgotten (struct volume *v, unsigned int unused)
+{
+  forget_by_fua (v);
   assert_kept (v);
 }
 
@@ -973,12 +982,7 @@ test_r2_other_stays (struct volume *v, unsigned int unused)
 {
   const struct mock_fault full = { .ops = MOCK_WRITE, .times = 1, .error = ENOSPC };
 
-  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_forgets);
-  volume_start_quiet (v);
-  g_assert_true (volume_write (v, 1, 0, 8));
-  fail_flush_once (v, BIT (0) | BIT (1));
-  g_assert_false (volume_write_fua (v, 3, 2 * CHUNK, 1));
-  kill_server (v);
+  forget_by_fua (v);
   volume_start_quiet (v);
   fail_flush_once (v, BIT (0));
   mock_fault (v->legs[1], &full);
