@@ -29,7 +29,8 @@
  * all in use have failed only one of the last can be used again: any other
  * would go on without their being told.
  *
- * Where the copies are is no part of commits, see log-where.c.
+ * Where the copies are is no part of commits, see log-where.c; how they come in is in
+ * log-join.c.
  */
 
 #include <config.h>
@@ -95,10 +96,10 @@ get_regions (struct dm_log *log, unsigned long copies, unsigned int at,
 /* Write N blocks of the buffer, or flush, on all of COPIES.  Returns those
  * that failed.
  */
-static unsigned long
-copies_io (struct dm_log *log, const struct log_writer *writer,
-           unsigned long copies, enum dm_io_op op, unsigned int flags,
-           unsigned int at, unsigned int n)
+unsigned long
+log_copies_io (struct dm_log *log, const struct log_writer *writer,
+               unsigned long copies, enum dm_io_op op, unsigned int flags,
+               unsigned int at, unsigned int n)
 {
   struct io_region where[LOG_MAX_COPIES];
   struct dm_io_result results[LOG_MAX_COPIES];
@@ -130,16 +131,9 @@ copies_io (struct dm_log *log, const struct log_writer *writer,
  * Blocks
  */
 
-/* What a block becomes. */
-enum content {
-  BEFORE_CLEARING,              /* disk and staged */
-  AFTER_CLEARING,               /* staged */
-  AS_ON_DISK,                   /* disk; by a thread that does not lead */
-};
-
 static void
 encode_block (struct dm_log *log, GChecksum *checksum, unsigned int block,
-              enum content content, void *buffer)
+              enum log_content content, void *buffer)
 {
   struct log_place place = log_place (&log->g, block);
   const uint64_t *a, *b;
@@ -153,8 +147,8 @@ encode_block (struct dm_log *log, GChecksum *checksum, unsigned int block,
                     log->legs[place.slot].id, checksum);
     return;
   }
-  a = content == AFTER_CLEARING ? map->staged : map->disk;
-  b = content == AS_ON_DISK ? map->disk : map->staged;
+  a = content == LOG_AFTER_CLEARING ? map->staged : map->disk;
+  b = content == LOG_AS_ON_DISK ? map->disk : map->staged;
   log_encode_map (buffer, log->uuid, log->durable_sequence, place, a + word,
                   b + word, checksum);
 }
@@ -164,16 +158,16 @@ encode_block (struct dm_log *log, GChecksum *checksum, unsigned int block,
  */
 static void
 encode_blocks (struct dm_log *log, const struct log_writer *writer,
-               unsigned int first, unsigned int n, enum content content)
+               unsigned int first, unsigned int n, enum log_content content)
 {
   unsigned int i;
 
   for (i = 0; i < n; i++) {
-    if (content == AS_ON_DISK)
+    if (content == LOG_AS_ON_DISK)
       pthread_mutex_lock (&log->lock);
     encode_block (log, writer->checksum, first + i, content,
                   writer->buffer + i * LOG_BLOCK);
-    if (content == AS_ON_DISK)
+    if (content == LOG_AS_ON_DISK)
       pthread_mutex_unlock (&log->lock);
   }
 }
@@ -194,10 +188,10 @@ next_run (struct dm_log *log, const uint64_t *blocks, unsigned int *first,
 }
 
 /* Write blocks to COPIES, durably.  Returns the copies that failed. */
-static unsigned long
-write_blocks (struct dm_log *log, const struct log_writer *writer,
-              unsigned long copies, const uint64_t *blocks,
-              enum content content)
+unsigned long
+log_write_blocks (struct dm_log *log, const struct log_writer *writer,
+                  unsigned long copies, const uint64_t *blocks,
+                  enum log_content content)
 {
   unsigned int first = 0, n = 0, next, m, flags;
   unsigned long failed = 0;
@@ -209,11 +203,11 @@ write_blocks (struct dm_log *log, const struct log_writer *writer,
     single = single && !more;
     encode_blocks (log, writer, first, n, content);
     flags = single ? DM_IO_FUA : 0;
-    failed |= copies_io (log, writer, copies & ~failed, DM_IO_WRITE, flags,
-                         first, n);
+    failed |= log_copies_io (log, writer, copies & ~failed, DM_IO_WRITE, flags,
+                             first, n);
     if (!more && !single)
-      failed |= copies_io (log, writer, copies & ~failed, DM_IO_FLUSH, 0, 0,
-                           0);
+      failed |= log_copies_io (log, writer, copies & ~failed, DM_IO_FLUSH, 0, 0,
+                               0);
     first = next, n = m;
   }
   return failed;
@@ -279,8 +273,8 @@ put_super (struct dm_log *log, unsigned long copies)
 
   log_encode_super (log->writer.buffer, &log->super, log->writer.checksum);
   log->may_have_heard |= copy_numbers (log, copies);
-  failed = copies_io (log, &log->writer, copies, DM_IO_WRITE, DM_IO_FUA,
-                      LOG_SUPER_AT, 1);
+  failed = log_copies_io (log, &log->writer, copies, DM_IO_WRITE, DM_IO_FUA,
+                          LOG_SUPER_AT, 1);
   log->heard |= copy_numbers (log, copies & ~failed);
   for (copies &= ~failed; copies != 0; copies &= copies - 1)
     log->copies[__builtin_ctzl (copies)].newest ^= 1;
@@ -461,11 +455,11 @@ commit_sets (struct dm_log *log, unsigned long *copies, uint64_t version)
 
   pthread_mutex_unlock (&log->lock);
   if (log->starting)            /* what was read may be in a cache only */
-    failed |= copies_io (log, &log->writer, *copies & ~failed, DM_IO_FLUSH, 0,
-                         0, 0);
-  failed |= write_blocks (log, &log->writer,
-                          (*copies | log->joining) & ~failed,
-                          log->set_blocks, BEFORE_CLEARING);
+    failed |= log_copies_io (log, &log->writer, *copies & ~failed, DM_IO_FLUSH, 0,
+                             0, 0);
+  failed |= log_write_blocks (log, &log->writer,
+                              (*copies | log->joining) & ~failed,
+                              log->set_blocks, LOG_BEFORE_CLEARING);
   if (changed || failed != 0)
     ok = write_super (log, copies, failed);
   pthread_mutex_lock (&log->lock);
@@ -487,8 +481,8 @@ commit_clears (struct dm_log *log, unsigned long *copies)
   bool ok = true;
 
   pthread_mutex_unlock (&log->lock);
-  failed = write_blocks (log, &log->writer, *copies, log->clear_blocks,
-                         AFTER_CLEARING);
+  failed = log_write_blocks (log, &log->writer, *copies, log->clear_blocks,
+                             LOG_AFTER_CLEARING);
   if (failed != 0)
     ok = write_super (log, copies, failed);
   pthread_mutex_lock (&log->lock);
@@ -525,8 +519,8 @@ forget_disk (struct dm_log *log)
 }
 
 /* Locked. */
-static void
-died (struct dm_log *log)
+void
+log_died (struct dm_log *log)
 {
   log->dead = true;
   log->current = 0;
@@ -537,8 +531,8 @@ died (struct dm_log *log)
 }
 
 /* Locked, but for the I/O; LEADING is set.  Commit what is wanted now. */
-static void
-run_commit (struct dm_log *log)
+void
+log_run_commit (struct dm_log *log)
 {
   unsigned long copies = log->current;
   bool clears = log->clear_waiters > 0;
@@ -548,7 +542,7 @@ run_commit (struct dm_log *log)
     log->last = copies;
   snapshot (log, clears, &version);
   if (!commit_sets (log, &copies, version)) {
-    died (log);
+    log_died (log);
     return;
   }
   log->dead = false;
@@ -561,14 +555,14 @@ run_commit (struct dm_log *log)
   if (commit_clears (log, &copies))
     log->done_clears = number;
   else
-    died (log);
+    log_died (log);
 }
 
 static void
 lead (struct dm_log *log)
 {
   log->leading = true;
-  run_commit (log);
+  log_run_commit (log);
   log->leading = false;
   pthread_cond_broadcast (&log->progress);
 }
@@ -617,116 +611,12 @@ log_catch_up (struct dm_log *log)
 {
   unsigned long copies = log->current, failed;
 
-  failed = copies_io (log, &log->writer, log->behind, DM_IO_FLUSH, 0, 0, 0);
+  failed = log_copies_io (log, &log->writer, log->behind, DM_IO_FLUSH, 0, 0, 0);
   if (log->behind & ~failed)
     failed |= put_super (log, log->behind & ~failed);
   log->behind = 0;
   if ((log->super.orderly || failed != 0) && write_super (log, &copies, failed))
     log->current = copies;
-}
-
-/*----------------------------------------------------------------------
- * Copies that come in
- */
-
-/* No superblock, and a label.  Returns false if that failed. */
-static bool
-erase_copy (struct dm_log *log, const struct log_writer *writer,
-            unsigned int copy, enum log_label_state label)
-{
-  memset (writer->buffer, 0, LOG_LABEL_AT * LOG_BLOCK);
-  log_encode_label (writer->buffer + LOG_LABEL_AT * LOG_BLOCK, log->uuid,
-                    log->copies[copy].number, label, writer->checksum);
-  return copies_io (log, writer, 1UL << copy, DM_IO_WRITE, DM_IO_FUA,
-                    LOG_SUPER_AT, LOG_DIRTY_AT) == 0;
-}
-
-bool
-log_erase (struct dm_log *log, const struct log_writer *writer,
-           unsigned long copies)
-{
-  bool ok = true;
-
-  for (; copies != 0; copies &= copies - 1)
-    ok = erase_copy (log, writer, __builtin_ctzl (copies), LOG_LABEL_NEW) && ok;
-  return ok;
-}
-
-/* What it says so far is outdated, and would mislead once it is mixed with
- * what is new.  If there are no others that know better it has to stay.
- */
-static unsigned long
-erase_copies (struct dm_log *log, const struct log_writer *writer,
-              unsigned long copies, enum log_label_state label)
-{
-  unsigned long left = copies, failed = 0;
-  unsigned int i;
-
-  for (; left != 0; left &= left - 1) {
-    i = __builtin_ctzl (left);
-    if (log->copies[i].superseded && !erase_copy (log, writer, i, label))
-      failed |= 1UL << i;
-  }
-  return failed;
-}
-
-void
-log_put_labels (struct dm_log *log, unsigned long copies)
-{
-  unsigned int i;
-
-  for (; copies != 0; copies &= copies - 1) {
-    i = __builtin_ctzl (copies);
-    log_encode_label (log->writer.buffer, log->uuid, log->copies[i].number,
-                      LOG_LABEL_USED, log->writer.checksum);
-    copies_io (log, &log->writer, 1UL << i, DM_IO_WRITE, DM_IO_FUA,
-               LOG_LABEL_AT, 1);
-  }
-}
-
-/* Locked, but for the I/O.  What does not need leadership, and so keeps
- * nobody waiting.  Returns the copies that failed.
- */
-static unsigned long
-write_all (struct dm_log *log, const struct log_writer *writer,
-           unsigned long copies, enum log_label_state label,
-           uint64_t *blocks)
-{
-  unsigned int n = log_used_blocks (&log->g, log->num_legs), i;
-  unsigned long failed;
-
-  memset (log->missed, 0, log->block_words * sizeof *log->missed);
-  pthread_mutex_unlock (&log->lock);
-  for (i = LOG_DIRTY_AT; i < n; i++)
-    log_flag_block (blocks, i);
-  failed = erase_copies (log, writer, copies, label);
-  log_write_where (log, writer, copies & ~failed);
-  failed |= write_blocks (log, writer, copies & ~failed, blocks, AS_ON_DISK);
-  pthread_mutex_lock (&log->lock);
-  return failed;
-}
-
-/* Locked, but for the I/O; LEADING is set.  What others have written
- * since, and the superblock.
- */
-static unsigned long
-join_copies (struct dm_log *log, const struct log_writer *writer,
-             unsigned long copies, uint64_t *blocks)
-{
-  memcpy (blocks, log->missed, log->block_words * sizeof *blocks);
-  pthread_mutex_unlock (&log->lock);
-  copies &= ~write_blocks (log, writer, copies, blocks, AS_ON_DISK);
-  pthread_mutex_lock (&log->lock);
-  if (log->dead)                /* perhaps only since this began */
-    copies &= log->last;
-  if (copies == 0)
-    return 0;
-  if (log->current != 0)
-    log->joining = copies;
-  else                          /* all of a new log, or some of the last */
-    log->current = copies;
-  run_commit (log);
-  return log->current & copies;
 }
 
 void
@@ -744,27 +634,6 @@ log_end_to_lead (struct dm_log *log)
   pthread_cond_broadcast (&log->progress);
 }
 
-unsigned long
-log_bring_in (struct dm_log *log, unsigned long copies,
-              enum log_label_state label)
-{
-  g_autofree uint64_t *blocks = g_try_new0 (uint64_t, log->block_words);
-  struct log_writer writer = { 0 };
-
-  if (blocks == NULL || !log_writer_init (&writer)) {
-    log_writer_fini (&writer);
-    return 0;
-  }
-  copies &= ~write_all (log, &writer, copies, label, blocks);
-  if (copies != 0) {
-    log_wait_to_lead (log);
-    copies = join_copies (log, &writer, copies, blocks);
-    log_end_to_lead (log);
-  }
-  log_writer_fini (&writer);
-  return copies;
-}
-
 void
 log_expel (struct dm_log *log, unsigned long copies)
 {
@@ -772,45 +641,4 @@ log_expel (struct dm_log *log, unsigned long copies)
   log->super_wanted++;
   log_commit (log, false);
   log->unwanted &= ~copies;
-}
-
-/* Everything that is durable, into what has taken the place of a copy.  False if that has
- * failed.
- */
-static bool
-write_anew (struct dm_log *log, unsigned int copy, uint64_t *blocks)
-{
-  unsigned int n = log_used_blocks (&log->g, log->num_legs), i;
-
-  for (i = LOG_DIRTY_AT; i < n; i++)
-    log_flag_block (blocks, i);
-  log_write_where (log, &log->writer, 1UL << copy);
-  log_put_labels (log, 1UL << copy);
-  return write_blocks (log, &log->writer, 1UL << copy, blocks,
-                       AS_ON_DISK) == 0;
-}
-
-bool
-log_remake (struct dm_log *log, unsigned int copy)
-{
-  g_autofree uint64_t *blocks = g_try_new0 (uint64_t, log->block_words);
-  bool revived, written = false;
-
-  if (blocks == NULL)
-    return false;
-  log_wait_to_lead (log);
-  pthread_mutex_unlock (&log->lock);
-  revived = bdev_revive (log->copies[copy].region.bdev) == 0;
-  if (revived)
-    written = write_anew (log, copy, blocks);
-  pthread_mutex_lock (&log->lock);
-  log->super_wanted++;
-  if (written)
-    run_commit (log);
-  else if (revived) {           /* what was there is gone */
-    log->last = 1UL << copy;
-    died (log);
-  }
-  log_end_to_lead (log);
-  return written && !log->dead;
 }

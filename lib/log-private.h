@@ -4,8 +4,8 @@
  */
 
 /* What dm-log.c (bits and states in memory), log-new.c, log-load.c (choosing among
- * copies), log-epochs.c (which of them knows more), log-commit.c (writing them) and
- * log-copies.c (those that are not in use) share.
+ * copies), log-epochs.c (which of them knows more), log-commit.c (writing them),
+ * log-join.c (those that come into use) and log-copies.c (those that are not in use) share.
  */
 
 #ifndef DMIO_LOG_PRIVATE_H
@@ -207,13 +207,6 @@ extern void log_step (struct dm_log *log);
  */
 extern int log_commit (struct dm_log *log, bool clears);
 
-/* Make these copies like the others, and use them; and commit.  Only one
- * thread at a time.  Returns those that are in use now, 0 also if there
- * was no memory.
- */
-extern unsigned long log_bring_in (struct dm_log *log, unsigned long copies,
-                                   enum log_label_state label);
-
 /* Before the log is shared: copies that are behind get the superblock that rules, so
  * copies in use never differ by more than one; and all get one that is not orderly.
  */
@@ -221,15 +214,50 @@ extern void log_catch_up (struct dm_log *log);
 
 /* Locked, but for the I/O.  Use these copies no more, while others are in use. */
 extern void log_expel (struct dm_log *log, unsigned long copies);
-/* Locked, but for the I/O.  Revive the only copy in use, which then is another file
- * that is blank, and write all to it.  False if that cannot be.
- */
-extern bool log_remake (struct dm_log *log, unsigned int copy);
-
 /* Let no commit begin, when the one that is under way has ended. */
 extern void log_wait_to_lead (struct dm_log *log);
 extern void log_end_to_lead (struct dm_log *log);
 
+/* Of commits, for log-join.c.  Write N blocks of the writer's buffer, or flush; the lock
+ * need not be held.  Returns the copies that failed.
+ */
+extern unsigned long log_copies_io (struct dm_log *log,
+                                    const struct log_writer *writer,
+                                    unsigned long copies, enum dm_io_op op,
+                                    unsigned int flags, unsigned int at,
+                                    unsigned int n);
+/* What a block becomes. */
+enum log_content {
+  LOG_BEFORE_CLEARING,          /* disk and staged */
+  LOG_AFTER_CLEARING,           /* staged */
+  LOG_AS_ON_DISK,               /* disk; by a thread that does not lead */
+};
+/* Not locked.  Write blocks to copies, durably.  Returns the copies that failed. */
+extern unsigned long log_write_blocks (struct dm_log *log,
+                                       const struct log_writer *writer,
+                                       unsigned long copies,
+                                       const uint64_t *blocks,
+                                       enum log_content content);
+/* Locked, but for the I/O, by the thread that leads.  Commit what is wanted now. */
+extern void log_run_commit (struct dm_log *log);
+/* Locked: no copy can be written. */
+extern void log_died (struct dm_log *log);
+extern uint64_t log_random (void);
+
+/* log-join.c.  The lock is held when they are called and when they return, but not
+ * meanwhile.
+ */
+
+/* Make these copies like the others, and use them; and commit.  Only one
+ * thread at a time.  Returns those that are in use now, 0 also if there
+ * was no memory.
+ */
+extern unsigned long log_bring_in (struct dm_log *log, unsigned long copies,
+                                   enum log_label_state label);
+/* Revive the only copy in use, which then is another file that is blank, and write all to
+ * it.  False if that cannot be.
+ */
+extern bool log_remake (struct dm_log *log, unsigned int copy);
 /* Write labels of copies in use, while no commit is under way. */
 extern void log_put_labels (struct dm_log *log, unsigned long copies);
 /* These copies, which are not in use, are no log any more.  False if that failed.  The
@@ -237,7 +265,6 @@ extern void log_put_labels (struct dm_log *log, unsigned long copies);
  */
 extern bool log_erase (struct dm_log *log, const struct log_writer *writer,
                        unsigned long copies);
-extern uint64_t log_random (void);
 
 /* log-epochs.c.  True if all that SUPER knows of the legs is known to OTHER, or has not
  * changed since they parted.
