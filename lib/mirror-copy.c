@@ -162,23 +162,27 @@ log_unread (struct dm_mirror *m, unsigned int leg, sector_t sector,
 
 /* Read from one of LEGS that is in sync, and if that fails from another.  One
  * that is no longer in sync when it has been read may have lost what it had.
- * Returns which it was, or a negative errno: -EIO if a part may be readable.
+ * Returns which it was, or a negative errno: -EIO if a part may be readable.  Sets *BAD
+ * to those with a bad sector.
  */
 static int
 read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
-             sector_t sector, sector_t count)
+             sector_t sector, sector_t count, unsigned long *bad)
 {
   int r = -ENOTCONN;
   unsigned long left = sources (m) & legs;
   struct dm_io_result result;
   unsigned int leg;
 
+  *bad = 0;
   while (left != 0) {
     leg = choose_source (m, left);
     if (mirror_read_leg (m, leg, buffer, sector, count, &result) != 0) {
       log_unread (m, leg, sector, count, result.error);
-      if (result.error == EIO && !(mirror_offline (m) & 1UL << leg))
+      if (result.error == EIO && !(mirror_offline (m) & 1UL << leg)) {
+        *bad |= 1UL << leg;
         r = -EIO;
+      }
     }
     else if (sources (m) & 1UL << leg)
       return leg;
@@ -187,13 +191,55 @@ read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
   return r;
 }
 
+/* Called with the range locked: the leg has been written.  Can it be read now? */
+static void
+check_rewritten (struct dm_mirror *m, unsigned int leg, void *buffer,
+                 sector_t sector, sector_t count)
+{
+  struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
+  const struct mirror_failure failure = {
+    .op = DM_IO_READ, .sector = sector, .count = count, .legs = 1UL << leg,
+    .results = results,
+  };
+
+  if (mirror_read_leg (m, leg, buffer, sector, count, &results[leg]) != 0)
+    mirror_failed (m, &failure);
+  else
+    g_warning ("region %u (%s): %" PRIu64 " bytes at offset %" PRIu64 " that "
+               "could not be read have been written again", leg,
+               m->legs[leg].name, count * DM_IO_SECTOR_SIZE,
+               sector * DM_IO_SECTOR_SIZE);
+}
+
+/* Called with the range locked: write what another leg has to LEGS, which could not be read
+ * (R1).  One that cannot be written, or not be read then, has failed.  The contents of BUFFER
+ * are lost.
+ */
+static void
+rewrite (struct dm_mirror *m, unsigned long legs, void *buffer,
+         sector_t sector, sector_t count)
+{
+  const struct piece piece = { .mirror = m };
+  unsigned long absent;
+
+  legs &= mirror_used (m);
+  if (legs == 0 || dm_log_begin (m->log, sector, count, &absent) < 0)
+    return;
+  write_targets (&piece, legs, buffer, sector, count);
+  FOR_EACH_LEG (i, legs)
+    if (mirror_used (m) & 1UL << i)
+      check_rewritten (m, i, buffer, sector, count);
+  dm_log_end (m->log, sector, count);
+}
+
 /* What cannot be read is halved, down to a block: each leg may have a bad sector,
  * and another what it lacks.
  */
 static int
 copy_data (const struct piece *p, sector_t sector, sector_t count)
 {
-  int source = read_source (p->mirror, -1UL, p->buffer, sector, count), r;
+  unsigned long bad;
+  int source = read_source (p->mirror, -1UL, p->buffer, sector, count, &bad), r;
   sector_t half = mirror_half (p->mirror, count);
   struct piece rest = *p;
 
@@ -205,9 +251,11 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
     return source == -EIO && half == 0 ? NOT_READ : NOT_COPIED;
   rest.targets &= ~(1UL << source) | p->rewritten;
   rest.shown = p->rewritten != 0 ? 1UL << source : 0;
-  if (all_zero (p->buffer, count * DM_IO_SECTOR_SIZE))
-    return zero_targets (&rest, sector, count);
-  return write_targets (&rest, rest.targets, p->buffer, sector, count);
+  r = all_zero (p->buffer, count * DM_IO_SECTOR_SIZE) ?
+    zero_targets (&rest, sector, count) :
+    write_targets (&rest, rest.targets, p->buffer, sector, count);
+  rewrite (p->mirror, bad, p->buffer, sector, count);
+  return r;
 }
 
 /* What the source has from AT on; data, if that is not known. */
@@ -528,33 +576,6 @@ mirror_alike (struct dm_mirror *m, sector_t sector, sector_t count)
  * After something could not be read
  */
 
-/* Called with the range locked, and dirty. */
-static void
-rewrite (struct dm_mirror *m, unsigned int leg, void *buffer,
-         sector_t sector, sector_t count)
-{
-  const struct piece piece = { .mirror = m };
-  struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
-  struct mirror_failure failure = {
-    .op = DM_IO_READ, .sector = sector, .count = count, .results = results,
-  };
-
-  if (read_source (m, ~(1UL << leg), buffer, sector, count) < 0)
-    return;
-  write_targets (&piece, 1UL << leg, buffer, sector, count);
-  if (!(mirror_in_sync (m) & 1UL << leg))
-    return;                     /* it could not be written either */
-  if (mirror_read_leg (m, leg, buffer, sector, count, &results[leg]) != 0) {
-    failure.legs = 1UL << leg;
-    mirror_failed (m, &failure);
-    return;
-  }
-  g_warning ("region %u (%s): %" PRIu64 " bytes at offset %" PRIu64 " that "
-             "could not be read have been written again", leg,
-             m->legs[leg].name, count * DM_IO_SECTOR_SIZE,
-             sector * DM_IO_SECTOR_SIZE);
-}
-
 void
 mirror_repair (struct dm_mirror *m, unsigned int leg, sector_t sector,
                sector_t count)
@@ -563,7 +584,7 @@ mirror_repair (struct dm_mirror *m, unsigned int leg, sector_t sector,
     g_try_malloc (MIN (count, MIRROR_PIECE) * DM_IO_SECTOR_SIZE);
   sector_t end = sector + count;
   struct range_lock range;
-  unsigned long absent;
+  unsigned long bad;
 
   if (buffer == NULL) {
     g_warning ("region %u (%s): no memory to rewrite what could not be read",
@@ -573,11 +594,9 @@ mirror_repair (struct dm_mirror *m, unsigned int leg, sector_t sector,
   for (; sector < end; sector += count) {
     count = MIN (MIRROR_PIECE, end - sector);
     range_lock (&m->ranges, &range, sector, count);
-    if (mirror_in_sync (m) & 1UL << leg &&
-        dm_log_begin (m->log, sector, count, &absent) == 0) {
-      rewrite (m, leg, buffer, sector, count);
-      dm_log_end (m->log, sector, count);
-    }
+    if (mirror_used (m) & 1UL << leg &&
+        read_source (m, ~(1UL << leg), buffer, sector, count, &bad) >= 0)
+      rewrite (m, bad | 1UL << leg, buffer, sector, count);
     range_unlock (&m->ranges, &range);
   }
 }

@@ -121,6 +121,29 @@ test_two_legs (struct volume *v, unsigned int unused)
   g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
 }
 
+/* One that is read to rewrite another turns out to have a bad sector there, too: both are
+ * rewritten from the third.
+ */
+static void
+test_source_has_one (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault second = {
+    .ops = MOCK_READ, .after = 1, .error = EIO, .until_written = true,
+  };
+
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  start (v);
+  fail_reads (v, 1);
+  mock_fault (v->legs[1], &second);
+  g_assert_cmpint (volume_read (v, AT), ==, 4);
+  g_assert_cmpuint (mock_changed (v->legs[0]), ==, SECTOR);
+  g_assert_cmpuint (mock_changed (v->legs[1]), ==, SECTOR);
+  g_assert_cmpuint (mock_changed (v->legs[2]), ==, 0);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  g_assert_cmpuint (log_lines_count ("*512 bytes at offset 199168 that could not be "
+                                     "read have been written again"), ==, 2);
+}
+
 /* A large read, with a bad sector in one of its pieces. */
 static void
 test_pieces (struct volume *v, unsigned int unused)
@@ -298,6 +321,9 @@ test_recovery (struct volume *v, unsigned int unused)
   spoil_sectors (v, LEGS - 1);
   volume_start (v);
   volume_await_in_sync (v);
+  /* What could not be read then has been rewritten, if it was of the leg that was asked. */
+  g_assert_cmpuint (log_lines_count ("*leg0*that could not be read have been written "
+                                     "again"), ==, 1);
   volume_heal (v);
   volume_assert_alike (v, ALL_LEGS);
 }
@@ -345,6 +371,7 @@ static const struct volume_test tests[] = {
   { "not-read-then", test_fails, true, &volume_plain },
   { "unreadable", test_unreadable, 0, &volume_plain },
   { "two-legs", test_two_legs, 0, &volume_plain },
+  { "source-has-one", test_source_has_one, 0, &volume_plain },
   { "pieces", test_pieces, 0, &volume_plain },
   { "write-meanwhile", test_write_meanwhile, 0, &volume_plain },
   { "last-leg", test_last_leg, 0, &volume_plain },
