@@ -560,6 +560,25 @@ dm_log_next_lacking (struct dm_log *log, unsigned long legs, uint64_t *first,
   return found;
 }
 
+unsigned long
+dm_log_having (struct dm_log *log, unsigned long legs, sector_t sector,
+               sector_t count)
+{
+  unsigned long left = legs;
+  uint64_t first, end;
+  unsigned int i;
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  for (; left != 0; left &= left - 1) {
+    i = __builtin_ctzl (left);
+    if (log_next_bit (log->lacking[i].wanted, first, end) < end)
+      legs &= ~(1UL << i);
+  }
+  pthread_mutex_unlock (&log->lock);
+  return legs;
+}
+
 uint64_t
 dm_log_lacking (struct dm_log *log, unsigned int leg)
 {

@@ -292,6 +292,10 @@ extern bool dm_log_is_quiet (struct dm_log *log, unsigned int leg,
 /* The leg lacks all that is dirty again; a crash does not hide that. */
 extern void dm_log_lack_dirty (struct dm_log *log, unsigned int leg);
 
+/* Those of LEGS that lack no chunk of these sectors. */
+extern unsigned long dm_log_having (struct dm_log *log, unsigned long legs,
+                                    sector_t sector, sector_t count);
+
 /* How many chunks the leg lacks. */
 extern uint64_t dm_log_lacking (struct dm_log *log, unsigned int leg);
 

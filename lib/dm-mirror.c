@@ -32,6 +32,11 @@
  * made equal, and flushed, before it is read (R2): so a second crash does not
  * change it either.
  *
+ * A leg that recovers and lacks only chunks in doubt (S5) is written like those in sync, so
+ * it has the same in all other chunks; there it is read, and counts for quorum=.  It is
+ * still none of those that decide: a write that it has and all in sync refuse has failed,
+ * and it leaves then.
+ *
  * Locks: reconciling first, then rewriting, ranges, state_lock, which owns changes of
  * states and of the sets in_sync and recovering; these are read without it.  It is held
  * while the log is written, so that changes of states have one order, also
@@ -342,9 +347,11 @@ count_losses (const struct dm_mirror *m)
 
 /* Nobody knows what a leg has kept whose flush has failed. */
 static bool
-has_quorum (const struct dm_mirror *m, unsigned long legs)
+has_quorum (const struct dm_mirror *m, unsigned long legs, sector_t sector,
+            sector_t count)
 {
-  return COUNT (mirror_in_sync (m) & legs & ~mirror_unflushed (m)) >= m->quorum;
+  return COUNT (mirror_in_sync_for (m, sector, count) & legs &
+                ~mirror_unflushed (m)) >= m->quorum;
 }
 
 /* Called with no range locked: if only such legs are missing, mend them first.  So an
@@ -353,7 +360,7 @@ has_quorum (const struct dm_mirror *m, unsigned long legs)
 static void
 mend_quorum (struct dm_mirror *m)
 {
-  if (!has_quorum (m, -1UL) && COUNT (mirror_in_sync (m)) >= m->quorum)
+  if (mirror_unflushed (m) != 0 && !has_quorum (m, -1UL, 0, 0))
     mirror_rewrite (m);
 }
 
@@ -373,7 +380,8 @@ conclude (struct dm_mirror *m, unsigned long legs,
   if (failure->legs != 0 && mirror_failed (m, failure) < 0)
     return false;
   /* What a leg has done whose device has failed since may be lost. */
-  return has_quorum (m, failure->others & ~mirror_offline (m));
+  return has_quorum (m, failure->others & ~mirror_offline (m),
+                     failure->sector, failure->count);
 }
 
 /* Called with the range locked. */
@@ -392,7 +400,7 @@ write_legs (struct dm_mirror *m, const struct dm_io_request *req,
   if (m->log != NULL) {
     memset (results, 0, dm_mirror_num_legs (m) * sizeof results[0]);
     mirror_await_doubt (m, sector, count);
-    if (!has_quorum (m, -1UL) ||
+    if (!has_quorum (m, -1UL, sector, count) ||
         dm_log_begin (m->log, sector, count, &absent) < 0)
       return false;
   }
@@ -535,6 +543,21 @@ log_failed_read (struct dm_mirror *m, unsigned int leg, sector_t sector,
   failure_log_add (m->failures, &failure);
 }
 
+/* What was read of a leg, is it what it has?  One that is in sync only in part leaves if a
+ * write that is under way there fails on the others, with what that has left on it.
+ */
+static bool
+has_still (struct dm_mirror *m, unsigned int leg, sector_t sector,
+           sector_t count)
+{
+  unsigned long bit = 1UL << leg;
+
+  if (mirror_in_sync (m) & bit)
+    return true;
+  range_wait (&m->ranges, sector, count);
+  return mirror_in_sync_for (m, sector, count) & bit;
+}
+
 /* Read from one leg in sync after another until one can be read.  Sets
  * *FAILED to those that could not.
  */
@@ -542,17 +565,17 @@ static bool
 read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
           struct dm_io_result *results, unsigned long *failed)
 {
-  unsigned long left = mirror_in_sync (m);
+  unsigned long left = mirror_in_sync_for (m, sector, count);
   unsigned int leg;
 
   *failed = 0;
   while (left != 0) {
     leg = choose_leg (m, left, sector, count);
     if (mirror_read_leg (m, leg, data, sector, count, &results[leg]) == 0 &&
-        mirror_in_sync (m) & 1UL << leg)
+        has_still (m, leg, sector, count))
       return true;
     *failed |= 1UL << leg;
-    left = mirror_in_sync (m) & ~*failed;
+    left = mirror_in_sync_for (m, sector, count) & ~*failed;
     if (results[leg].error == 0)
       continue;                 /* it may have lost something meanwhile */
     log_failed_read (m, leg, sector, count, results[leg].error, left == 0);
@@ -675,16 +698,16 @@ dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
     return all_data (extents, count);
   count = MIN (count, alike);
   range_wait (&m->ranges, sector, count);
-  left = mirror_in_sync (m);
+  left = mirror_in_sync_for (m, sector, count);
   do {
     leg = choose_leg (m, left, sector, count);
     where = on_leg (m, leg, sector, count);
     r = bdev_extents (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
                       where.count * DM_IO_SECTOR_SIZE, extents, max);
-    if (!(mirror_in_sync (m) & 1UL << leg))
+    if (!has_still (m, leg, sector, count))
       r = -EIO;                 /* it may have lost something meanwhile */
     tried |= 1UL << leg;
-    left = mirror_in_sync (m) & ~tried;
+    left = mirror_in_sync_for (m, sector, count) & ~tried;
   } while (r < 0 && left != 0);
   if (differences != count_differences (m))
     return all_data (extents, count);

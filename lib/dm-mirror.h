@@ -29,7 +29,8 @@ struct dm_mirror;
 
 enum dm_mirror_state {
   DM_MIRROR_IN_SYNC,            /* read and written */
-  DM_MIRROR_RECOVERING,         /* written, and what it lacks is copied */
+  DM_MIRROR_RECOVERING,         /* written, and what it lacks is copied; read where it lacks
+                                 * nothing, if it lacks only chunks in doubt */
   DM_MIRROR_OUT_OF_SYNC,        /* not used, will be recovered */
   DM_MIRROR_FAILED,             /* not used: an error, or the user's wish */
   DM_MIRROR_MISSING,            /* could not be opened, or was not given */
@@ -66,7 +67,8 @@ enum dm_mirror_read {
  * log: NULL, or what dm_log_new or dm_log_load returned.  The mirror calls
  *   dm_log_start.  It has to live as long as the mirror.
  * degraded: start although a leg in sync is missing.
- * quorum: so many legs in sync must have a write; 0 is 1.
+ * quorum: so many legs must have a write that are in sync, or lack nothing there and
+ *   elsewhere only chunks in doubt; 0 is 1.
  * resync_rate: bytes per second that are copied at most; 0: no limit.
  * reopen: called every so often, by a thread of the mirror, for a leg that is
  *   missing, with the name it was given.  Opens it and sets *REGION, or returns
@@ -125,8 +127,8 @@ extern unsigned int dm_mirror_block_size (const struct dm_mirror *mirror);
  * sync than the quorum, or the log cannot be written.
  */
 
-/* Read from a leg in sync or, if that fails, from another; with a log the
- * bad one is then repaired.
+/* Read from a leg in sync, or one that lacks only chunks in doubt elsewhere; if that fails,
+ * from another; with a log the bad one is then repaired.
  */
 extern bool dm_mirror_read (struct dm_mirror *mirror, void *data,
                             sector_t sector, sector_t count,

@@ -108,6 +108,7 @@ copy_again (struct dm_mirror *m)
   pthread_mutex_lock (&m->state_lock);
   FOR_EACH_LEG (i, mirror_recovering (m)) {
     dm_log_lack_dirty (m->log, i);
+    mirror_set_member (&m->partial, i, false);
     m->legs[i].recoveries++;
   }
   pthread_mutex_unlock (&m->state_lock);

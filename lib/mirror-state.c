@@ -55,6 +55,8 @@ mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
 {
   unsigned int in_sync = COUNT (mirror_in_sync (m));
   unsigned int unflushed = COUNT (mirror_in_sync (m) & mirror_unflushed (m));
+  unsigned int partial =
+    COUNT (__atomic_load_n (&m->partial, __ATOMIC_RELAXED));
   unsigned int num_legs = dm_mirror_num_legs (m);
   g_autofree char *what = NULL;
   const char *meaning = "volume is degraded; writes since now are recorded";
@@ -63,9 +65,9 @@ mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
   va_start (args, fmt);
   what = g_strdup_vprintf (fmt, args);
   va_end (args);
-  if (in_sync < m->quorum)
+  if (in_sync + partial < m->quorum)
     meaning = "these are fewer than quorum=, so writes are refused";
-  else if (in_sync - unflushed < m->quorum)
+  else if (in_sync + partial - unflushed < m->quorum)
     meaning = "what cannot be flushed does not count for quorum=, so writes are "
       "refused";
   else if (in_sync == num_legs)
@@ -82,6 +84,7 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
 
   mirror_set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   mirror_set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
+  mirror_set_member (&m->partial, leg, false);
   mirror_set_member (&m->unflushed, leg, false);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
     mirror_note_left (l);
@@ -740,6 +743,23 @@ drop_unflushed (struct dm_mirror *m)
   return legs;
 }
 
+/* Called with state_lock.  Does a leg that is recovering lack nothing any more but chunks
+ * in doubt?  Then it is used like one in sync for all others.
+ */
+static bool
+use_in_part (struct dm_mirror *m, unsigned int leg)
+{
+  uint64_t first = 0, after;
+  unsigned long bit = 1UL << leg, lacking;
+
+  if (!(m->recovering & ~m->partial & bit) || dm_log_lacking (m->log, leg) == 0 ||
+      dm_log_next_lacking (m->log, bit, &first, mirror_chunks (m), &after,
+                           &lacking))
+    return false;
+  mirror_set_member (&m->partial, leg, true);
+  return true;
+}
+
 /* The stamp may be older than what is written meanwhile: then that is dirty, unless all
  * have been stamped since, and it is tried again.
  */
@@ -751,14 +771,18 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   unsigned int recovery, stampings, rewrites;
   unsigned long dropped = 0;
   int r = -EAGAIN, stamped;
-  bool done;
+  bool done, in_part;
 
   pthread_mutex_lock (&m->state_lock);
   recovery = l->recoveries;
   stampings = m->stampings;
   rewrites = m->rewrites;
   done = is_recovered (m, leg, recovery);
+  in_part = use_in_part (m, leg);
   pthread_mutex_unlock (&m->state_lock);
+  if (in_part)
+    mirror_report (m, leg, "is used again, but for chunks where older writes may still "
+                   "land");
   if (!done)
     return;
   mirror_rewrite (m);           /* or those that cannot be flushed are dropped */

@@ -63,6 +63,8 @@ leg_status (struct dm_mirror *m, unsigned int leg,
     reason = "it cannot be reached";
   else if (reason == NULL && mirror_unflushed (m) & 1UL << leg)
     reason = "it may not have kept all that it shows";
+  else if (reason == NULL && m->partial & 1UL << leg)
+    reason = "it is used, but for chunks where older writes may still land";
   status->name = g_strdup (l->name);
   status->state = l->state;
   status->by_user = l->by_user;

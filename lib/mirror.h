@@ -90,6 +90,7 @@ struct dm_mirror {
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
   unsigned int rewrites;        /* the same: tries of mirror_rewrite */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
+  unsigned long partial;        /* atomic: of those recovering, that lack nothing else */
   /* Atomic: legs in sync that may show what they have not kept, as a flush has failed since
    * the start: they count for no quorum, and nothing becomes clean, until mirror_rewrite
    * has made them good again.  They are the only ones in sync, or a write with FUA has failed
@@ -166,6 +167,23 @@ mirror_used (const struct dm_mirror *m)
   unsigned long recovering = mirror_recovering (m);
 
   return mirror_in_sync (m) | recovering;
+}
+
+/* Legs that have all of these sectors, so that they can be read there, and count for
+ * quorum=: those in sync, and those that lack only chunks in doubt, for all others.  These
+ * are not believed while there are legs that cannot be flushed: they may have what these
+ * have lost.
+ */
+static inline unsigned long
+mirror_in_sync_for (const struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  /* First this: as above. */
+  unsigned long partial = __atomic_load_n (&m->partial, __ATOMIC_ACQUIRE);
+  unsigned long in_sync = mirror_in_sync (m);
+
+  if (partial == 0 || mirror_unflushed (m) != 0)
+    return in_sync;
+  return in_sync | dm_log_having (m->log, partial, sector, count);
 }
 
 /* A AND NOT B, unless that is nothing. */

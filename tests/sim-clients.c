@@ -130,16 +130,38 @@ struct change {
   sim_value value;
   unsigned int flags, handle;
   unsigned int begun[MAX_SECTORS];
-  bool has_quorum;              /* at the beginning */
-  unsigned long in_sync;        /* the same: legs */
+  unsigned long in_sync;        /* legs, at the beginning, for these sectors */
   unsigned long unflushed;      /* the same: those whose flush has failed */
   unsigned int losses[SIM_MAX_LEGS];
 };
 
+/* A leg that recovers counts, too, for what it does not lack (S5). */
 static bool
-has_quorum (const struct sim_record *record)
+has_it (const struct change *c, const struct sim_record *record,
+        const struct sim_device *leg)
 {
-  return (unsigned) __builtin_popcountl (record->in_sync) >= plan.quorum;
+  return sim_in_sync (record, leg) ||
+    (leg->leg >= 0 && mirror != NULL &&
+     mirror_recovering (mirror) & 1UL << leg->leg &&
+     sim_record_has (leg, c->sector, c->count));
+}
+
+static unsigned long
+who_has_it (const struct change *c, const struct sim_record *record)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && has_it (c, record, legs[i]))
+      set |= 1UL << legs[i]->leg;
+  return set;
+}
+
+static bool
+has_quorum (unsigned long set)
+{
+  return (unsigned) __builtin_popcountl (set) >= plan.quorum;
 }
 
 static void
@@ -149,8 +171,7 @@ begin_change (struct change *c)
   uint32_t i;
 
   sim_record_read (&record, true, SIM_ALL_COPIES);
-  c->has_quorum = has_quorum (&record);
-  c->in_sync = record.in_sync;
+  c->in_sync = who_has_it (c, &record);
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL) {
       c->losses[i] = legs[i]->losses;
@@ -231,15 +252,18 @@ is_unflushed (const struct change *c, const struct sim_device *leg)
 static void
 check_quorum (const struct change *c, const struct sim_record *record)
 {
+  unsigned long in_sync = who_has_it (c, record);
   unsigned int i, have = 0;
 
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i]->leg >= 0 &&
-        (c->in_sync | record->in_sync) & 1UL << legs[i]->leg &&
+        (c->in_sync | in_sync) & 1UL << legs[i]->leg &&
         !is_unflushed (c, legs[i]) &&
         (!has_kept (c, legs[i]) || first_lacking (c, legs[i]) == c->count))
       have++;
-  if (have < plan.quorum || (!c->has_quorum && !has_quorum (record)))
+  if (!has_quorum (record->in_sync))
+    sim_count (SIM_PARTIAL_QUORUM);
+  if (have < plan.quorum || (!has_quorum (c->in_sync) && !has_quorum (in_sync)))
     sim_fail ("W3: a write is acknowledged that %u legs have, less than the "
               "quorum", have);
 }
@@ -486,6 +510,8 @@ read_range (unsigned char *buffer, uint32_t sector, uint32_t count)
   sim_trace ("%s: read %u+%u", sim_fiber_name (sim_self ()), sector, count);
   for (i = 0; i < count; i++)
     memset (buffer + i * SECTOR, 0xff, 8);
+  if (mirror->partial != 0)
+    sim_count (SIM_PARTIAL_READ);
   ok = dm_mirror_read (mirror, buffer, sector, count, results);
   sim_update_losses ();
   sim_trace ("%s: read of %u+%u: %s", sim_fiber_name (sim_self ()), sector,

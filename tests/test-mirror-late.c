@@ -240,6 +240,144 @@ test_lost_others (struct volume *v, unsigned int leg)
   assert_right (v, 2);
 }
 
+/*----------------------------------------------------------------------
+ * A leg that lacks only chunks in doubt is used like one in sync for all others
+ */
+
+/* LEG of two is such a leg. */
+static void
+start_partial (struct volume *v, unsigned int leg, unsigned int quorum)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_plain);
+  v->options.quorum = quorum;
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  lose_change (v, leg, 10 * LATE_NSEC, quorum == 1);
+  AWAIT (log_lines_count ("*is used again, but for chunks where older writes may still "
+                          "land*") == 1);
+  g_assert_cmpint (leg_state (v, leg), ==, DM_MIRROR_RECOVERING);
+  g_assert_cmpuint (leg_lacks (v, leg), ==, CHUNK * SECTOR);
+  g_assert_false (dm_mirror_is_in_sync (v->mirror));
+}
+
+static void
+end_doubt (struct volume *v, unsigned int leg)
+{
+  __atomic_store_n (&v->legs[leg]->late_until, clock_now (), __ATOMIC_RELAXED);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, BIT (0) | BIT (1));
+}
+
+/* It counts for quorum=, but where it is in doubt. */
+static void
+test_partial_quorum (struct volume *v, unsigned int leg)
+{
+  start_partial (v, leg, 2);
+  g_assert_true (volume_write (v, 4, ELSEWHERE, 1));
+  g_assert_true (volume_write_fua (v, 5, ELSEWHERE + 1, 1));
+  g_assert_true (volume_flush (v));
+  g_assert_false (volume_write (v, 4, AT + 2, 1));
+  g_assert_false (volume_write (v, 4, AT - 1, 2));
+  g_assert_cmpint (leg_byte (v, leg, AT + 2), ==, 1);
+  end_doubt (v, leg);
+  g_assert_true (volume_write (v, 4, AT + 2, 1));
+}
+
+/* It is read, but where it is in doubt. */
+static void
+test_partial_read (struct volume *v, unsigned int leg)
+{
+  start_partial (v, leg, 1);
+  leg_set (v, leg, 9, AT, 1);
+  volume_fail (v, !leg, MOCK_READ, EIO, 0, SECTORS);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  g_assert_cmpint (volume_read (v, AT), ==, -1);
+  volume_heal (v);
+  g_assert_cmpint (volume_read (v, AT), ==, 2);
+  end_doubt (v, leg);
+}
+
+/* What it cannot read is written to it again. */
+static void
+test_partial_repair (struct volume *v, unsigned int leg)
+{
+  const struct mock_fault bad = {
+    .ops = MOCK_READ, .error = EIO, .until_written = true,
+    .offset = (LEG_START (leg) + ELSEWHERE) * SECTOR, .length = SECTOR,
+  };
+
+  start_partial (v, leg, 1);
+  mock_fault (v->legs[leg], &bad);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  g_assert_cmpuint (log_lines_count ("*could not be read have been written again"), ==,
+                    1);
+  g_assert_cmpint (leg_state (v, leg), ==, DM_MIRROR_RECOVERING);
+  end_doubt (v, leg);
+}
+
+/* A write that it has and the leg in sync refuses has failed: who reads it meanwhile does
+ * not get what the other does not have.
+ */
+static void
+test_partial_refused (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault slow = { .ops = MOCK_READ, .gate = &v->log_gate };
+  const struct mock_fault refused = {
+    .ops = MOCK_WRITE, .gate = &v->gate, .error = EIO, .times = 1,
+    .offset = (LEG_START (1) + ELSEWHERE) * SECTOR, .length = SECTOR,
+  };
+  struct client reader = { .v = v, .what = CLIENT_READ, .sector = ELSEWHERE };
+  struct client writer = {
+    .v = v, .what = CLIENT_WRITE, .byte = 5, .sector = ELSEWHERE, .count = 1,
+  };
+
+  start_partial (v, 0, 1);
+  mock_fault (v->legs[0], &slow);
+  mock_fault (v->legs[1], &refused);
+  client_start (&reader);
+  mock_gate_await (&v->log_gate, 1);
+  client_start (&writer);
+  mock_gate_await (&v->gate, 1);
+  AWAIT (leg_byte (v, 0, ELSEWHERE) == 5);
+  mock_gate_open (&v->log_gate);
+  g_assert_false (client_ends_soon (&reader));
+  mock_gate_open (&v->gate);
+  g_assert_false (client_finish (&writer));
+  g_assert_true (client_finish (&reader));
+  g_assert_cmpint (reader.byte, ==, 1);
+  end_doubt (v, 0);
+}
+
+/* While the leg in sync cannot be flushed nobody sees what it may have lost and this one has
+ * not: that would be gone again if it left.
+ */
+static void
+test_partial_unflushed (struct volume *v, unsigned int leg)
+{
+  start_partial (v, leg, 1);
+  volume_fail (v, !leg, MOCK_FLUSH, EIO, 0, 0);
+  volume_fail (v, !leg, MOCK_WRITE, EIO, 0, 0);
+  g_assert_false (volume_flush (v));
+  AWAIT (log_lines_count ("*is used again, but for chunks*") == 2);
+  volume_fail (v, !leg, MOCK_READ, EIO, ELSEWHERE, 1);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, -1);
+  volume_heal (v);
+  end_doubt (v, leg);
+}
+
+/* It is no substitute for the last leg that has all. */
+static void
+test_partial_alone (struct volume *v, unsigned int leg)
+{
+  start_partial (v, leg, 1);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, !leg), ==, -EBUSY);
+  volume_crash (v, 1);
+  v->given = BIT (leg);
+  v->options.degraded = true;
+  volume_refused (v, "no region that is in sync is there");
+}
+
+/*----------------------------------------------------------------------*/
+
 /* The last leg in sync: there is no other that could be read. */
 static void
 test_lost_last (struct volume *v, unsigned int write)
@@ -300,6 +438,14 @@ static const struct volume_test tests[] = {
   { "s5-lost/first", test_lost, 0, &volume_plain },
   { "s5-lost/second", test_lost, 1, &volume_plain },
   { "s5-lost/others", test_lost_others, 1, &volume_plain },
+  { "s5-partial/quorum/0", test_partial_quorum, 0, &volume_plain },
+  { "s5-partial/quorum/1", test_partial_quorum, 1, &volume_plain },
+  { "s5-partial/read/0", test_partial_read, 0, &volume_plain },
+  { "s5-partial/read/1", test_partial_read, 1, &volume_plain },
+  { "s5-partial/repair", test_partial_repair, 0, &volume_plain },
+  { "s5-partial/refused", test_partial_refused, 0, &volume_plain },
+  { "s5-partial/unflushed", test_partial_unflushed, 1, &volume_plain },
+  { "s5-partial/alone", test_partial_alone, 1, &volume_plain },
   { "s5-lost/last-read", test_lost_last, false, &volume_plain },
   { "s5-lost/last-write", test_lost_last, true, &volume_plain },
   { "s5-lost/crash", test_lost_crash, 1, &volume_plain },
