@@ -77,6 +77,7 @@ static uint32_t num_listed;
 static uint32_t event;
 static sim_value last_value;
 static bool weak, lost;
+static uint32_t loss_known;     /* until then caches were being lost, last */
 static uint32_t reading[MAX_WRITES]; /* when the reads in flight began */
 static unsigned int num_reading;
 
@@ -95,6 +96,7 @@ sim_oracle_init (uint32_t sectors)
   event = 1;
   last_value = 0;
   weak = lost = false;
+  loss_known = 0;
 }
 
 void
@@ -333,16 +335,17 @@ pass (uint32_t sector, sim_value value, uint64_t begun, uint32_t end)
   }
 }
 
-/* VALUE was read, so what surely precedes it is over.  If it has survived a
- * power cut and is settled, it survives the next one, and what it was read
- * instead of does not come back (R2).
+/* VALUE was read, so what surely precedes it is over; unless it may have been read before
+ * a loss that is known by now.  If it has survived a power cut and is settled, it survives
+ * the next one, and what it was read instead of does not come back (R2).
  */
 static void
-decide (uint32_t sector, sim_value value, uint32_t since, bool ok, bool old)
+decide (uint32_t sector, sim_value value, uint64_t begun, uint32_t since,
+        bool ok, bool old)
 {
   struct record *r;
 
-  if (weak)
+  if (weak || begun < loss_known)
     return;
   FOR_EACH (r, sector) {
     if (r->value == value || r->status == IN_FLIGHT || !precedes (r, since))
@@ -386,7 +389,7 @@ sim_read_value (uint64_t begun, uint32_t sector, sim_value value,
   if (weak)
     sim_count (SIM_READ_WEAK);
   pass (sector, value, begun, end);
-  decide (sector, value, MAX (since, begun), ok, old);
+  decide (sector, value, begun, MAX (since, begun), ok, old);
 }
 
 /*----------------------------------------------------------------------
@@ -463,6 +466,7 @@ sim_oracle_weak (bool is_weak)
     return;
   weak = is_weak;
   lost = true;
+  loss_known = ++event;
   bring_back ();
 }
 
