@@ -130,38 +130,17 @@ struct change {
   sim_value value;
   unsigned int flags, handle;
   unsigned int begun[MAX_SECTORS];
-  unsigned long in_sync;        /* legs, at the beginning, for these sectors */
+  unsigned long counted;        /* legs, at the beginning */
   unsigned long unflushed;      /* the same: those whose flush has failed */
   unsigned int losses[SIM_MAX_LEGS];
 };
 
-/* A leg that recovers counts, too, for what it does not lack (S5). */
-static bool
-has_it (const struct change *c, const struct sim_record *record,
-        const struct sim_device *leg)
-{
-  return sim_in_sync (record, leg) ||
-    (leg->leg >= 0 && mirror != NULL &&
-     mirror_recovering (mirror) & 1UL << leg->leg &&
-     sim_record_has (leg, c->sector, c->count));
-}
-
+/* Legs in sync, and those that recover and do not lack this (S5). */
 static unsigned long
-who_has_it (const struct change *c, const struct sim_record *record)
+who_counts (const struct change *c, const struct sim_record *record)
 {
-  unsigned long set = 0;
-  unsigned int i;
-
-  for (i = 0; i < SIM_MAX_LEGS; i++)
-    if (legs[i] != NULL && has_it (c, record, legs[i]))
-      set |= 1UL << legs[i]->leg;
-  return set;
-}
-
-static bool
-has_quorum (unsigned long set)
-{
-  return (unsigned) __builtin_popcountl (set) >= plan.quorum;
+  return record->in_sync |
+    dm_log_having (mirror->log, mirror_recovering (mirror), c->sector, c->count);
 }
 
 static void
@@ -171,7 +150,7 @@ begin_change (struct change *c)
   uint32_t i;
 
   sim_record_read (&record, true, SIM_ALL_COPIES);
-  c->in_sync = who_has_it (c, &record);
+  c->counted = who_counts (c, &record);
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL) {
       c->losses[i] = legs[i]->losses;
@@ -252,18 +231,18 @@ is_unflushed (const struct change *c, const struct sim_device *leg)
 static void
 check_quorum (const struct change *c, const struct sim_record *record)
 {
-  unsigned long in_sync = who_has_it (c, record);
+  unsigned long counted = c->counted | who_counts (c, record);
   unsigned int i, have = 0;
 
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i]->leg >= 0 &&
-        (c->in_sync | in_sync) & 1UL << legs[i]->leg &&
+        counted & 1UL << legs[i]->leg &&
         !is_unflushed (c, legs[i]) &&
         (!has_kept (c, legs[i]) || first_lacking (c, legs[i]) == c->count))
       have++;
-  if (!has_quorum (record->in_sync))
+  if ((unsigned) __builtin_popcountl (record->in_sync) < plan.quorum)
     sim_count (SIM_PARTIAL_QUORUM);
-  if (have < plan.quorum || (!has_quorum (c->in_sync) && !has_quorum (in_sync)))
+  if (have < plan.quorum)
     sim_fail ("W3: a write is acknowledged that %u legs have, less than the "
               "quorum", have);
 }

@@ -309,30 +309,6 @@ lacks (const struct decoded *d, unsigned int leg, uint64_t chunk)
   return !d->lacking_valid[leg] || log_test_bit (d->lacking[leg], chunk);
 }
 
-bool
-sim_record_has (const struct sim_device *dev, uint32_t sector, uint32_t count)
-{
-  const struct decoded *newest = newest_stable (), *d;
-  uint64_t chunk, end;
-  unsigned int i;
-
-  if (newest == NULL || dev->leg < 0 ||
-      (unsigned) dev->leg >= newest->super.num_legs)
-    return false;
-  end = (sector + count + newest->super.chunk - 1) / newest->super.chunk;
-  for (i = 0; i < sim_num_devices; i++) {
-    if (sim_devices[i]->kind != SIM_COPY)
-      continue;
-    d = decode_stable (sim_devices[i]);
-    if (!is_current (sim_devices[i], d, newest))
-      continue;
-    for (chunk = sector / newest->super.chunk; chunk < end; chunk++)
-      if (lacks (d, dev->leg, chunk))
-        return false;
-  }
-  return true;
-}
-
 void
 sim_check_leg_write (struct sim_device *dev, uint32_t sector, uint32_t count)
 {

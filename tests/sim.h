@@ -418,10 +418,6 @@ extern void sim_record_read (struct sim_record *record, bool stable,
                              unsigned long copies);
 #define SIM_ALL_COPIES (~0UL)
 
-/* Does the leg lack none of this, say all copies that could rule after a power cut? */
-extern bool sim_record_has (const struct sim_device *dev, uint32_t sector,
-                            uint32_t count);
-
 /* Set a copy back.  If it had another number then it counts as one that is gone, as nobody
  * can tell that it is the same.  False if nobody can tell it from one that is late.
  */
