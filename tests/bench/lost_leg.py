@@ -4,9 +4,9 @@
 
 """How long a leg is away whose server dies under load and is back at once.
 
-"away": from then until the leg is written again.  "in sync": until it has
-all again: its chunks in doubt, too, to which writes of the old connection might
-still come, for as long as timeout= says.
+"away": from then until the leg is written again.  "read": until it is read, too, but for
+its chunks in doubt, to which writes of the old connection might still come.  "in sync":
+until it has these as well, which takes as long as timeout= says.
 """
 
 import json
@@ -29,8 +29,11 @@ LOAD = {"rw": "randwrite", "bs": BLOCK, "iodepth": 32}
 SLOW = delaying("wdelay=5ms")          # so that writes are in flight when it dies
 PATIENCE = 120                  # seconds
 AWAY = "failed", "out of sync"
-USED = "recovering", "in sync"
+RECOVERING = "recovering"
+IN_SYNC = "in sync"
+PARTIAL = "in sync in part"     # not a state: the reason says so
 LEAD = 3                        # seconds of load before and after
+FIGURES = "away", "until read", "until in sync"
 
 
 def state_of(plugin, control):
@@ -39,7 +42,9 @@ def state_of(plugin, control):
     run = subprocess.run([program, "-s", control, "status", "--json"],
                          stdin=subprocess.DEVNULL, capture_output=True,
                          text=True, timeout=PATIENCE, check=True)
-    return json.loads(run.stdout)["legs"][1]["state"]
+    leg = json.loads(run.stdout)["legs"][1]
+    in_part = (leg["reason"] or "").startswith("it is used, but for chunks")
+    return PARTIAL if in_part else leg["state"]
 
 
 def wait_for_state(plugin, control, states):
@@ -63,7 +68,7 @@ def kill_and_serve(stack, server, directory):
 
 
 def lose(plugin, directory):
-    """Seconds until the leg is written again, and until it is in sync."""
+    """Seconds until the leg is written again, read again, and in sync."""
     control = os.path.join(directory, "control")
     prepare(FILES, VOLUME, directory)
     remove_logs(FILES, directory)
@@ -78,28 +83,29 @@ def lose(plugin, directory):
                                   directory)
             time.sleep(LEAD)
             begin, leg = kill_and_serve(stack, leg, directory)
-            wait_for_state(plugin, control, (*AWAY, "recovering"))
-            used = wait_for_state(plugin, control, USED)
-            in_sync = wait_for_state(plugin, control, ["in sync"])
+            wait_for_state(plugin, control, (*AWAY, RECOVERING, PARTIAL))
+            times = [wait_for_state(plugin, control, states) for states in
+                     ([RECOVERING, PARTIAL, IN_SYNC], [PARTIAL, IN_SYNC],
+                      [IN_SYNC])]
             load.result()
         stop(mirror)
         stop(leg)
-    return used - begin, in_sync - begin
+    return [at - begin for at in times]
 
 
 def run(name, options, table):
     plugins = {"now": options.plugin, "before": options.before}
-    away = {peer: [] for peer, plugin in plugins.items() if plugin}
-    lacking = {peer: [] for peer in away}
+    peers = [peer for peer, plugin in plugins.items() if plugin]
+    figures = [{peer: [] for peer in peers} for _ in FIGURES]
     with private_directory(options.dir) as directory:
         check_space(directory, 2 * VOLUME, name)
         for n in range(options.brief[0]):
-            for peer in away:
+            for peer in peers:
                 progress("%s round %d: %s" % (name, n + 1, peer))
-                figures = lose(plugins[peer], directory)
-                away[peer].append(figures[0])
-                lacking[peer].append(figures[1])
+                for values, seconds in zip(figures,
+                                           lose(plugins[peer], directory)):
+                    values[peer].append(seconds)
     progress("")
-    for what, values in ("away", away), ("until in sync", lacking):
+    for what, values in zip(FIGURES, figures):
         table.figures("%s: %s" % (name, what), "seconds", values,
                       [Comparison(peer) for peer in values])
