@@ -560,6 +560,22 @@ dm_log_next_lacking (struct dm_log *log, unsigned long legs, uint64_t *first,
   return found;
 }
 
+bool
+dm_log_lacks_only_doubtful (struct dm_log *log, unsigned int leg)
+{
+  const struct log_map *map = &log->lacking[leg];
+  uint64_t any = 0, others = 0;
+  unsigned int i;
+
+  pthread_mutex_lock (&log->lock);
+  for (i = 0; i < log->g.map_words; i++) {
+    any |= map->wanted[i];
+    others |= map->wanted[i] & ~(map->doubtful[i] & log->dirty.wanted[i]);
+  }
+  pthread_mutex_unlock (&log->lock);
+  return any != 0 && others == 0;
+}
+
 unsigned long
 dm_log_having (struct dm_log *log, unsigned long legs, sector_t sector,
                sector_t count)

@@ -292,6 +292,11 @@ extern bool dm_log_is_quiet (struct dm_log *log, unsigned int leg,
 /* The leg lacks all that is dirty again; a crash does not hide that. */
 extern void dm_log_lack_dirty (struct dm_log *log, unsigned int leg);
 
+/* True if there is something that the leg lacks, and all of that is dirty, and in doubt
+ * there: not so of what may just have been copied to it when the last server was killed.
+ */
+extern bool dm_log_lacks_only_doubtful (struct dm_log *log, unsigned int leg);
+
 /* Those of LEGS that lack no chunk of these sectors. */
 extern unsigned long dm_log_having (struct dm_log *log, unsigned long legs,
                                     sector_t sector, sector_t count);

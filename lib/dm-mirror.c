@@ -32,10 +32,8 @@
  * made equal, and flushed, before it is read (R2): so a second crash does not
  * change it either.
  *
- * A leg that recovers and lacks only chunks in doubt (S5) is written like those in sync, so
- * it has the same in all other chunks; there it is read, and counts for quorum=.  It is
- * still none of those that decide: a write that it has and all in sync refuse has failed,
- * and it leaves then.
+ * A leg that recovers and lacks only chunks in doubt (S5) is used like those in sync for
+ * all others: see mirror-partial.c.
  *
  * Locks: reconciling first, then rewriting, ranges, state_lock, which owns changes of
  * states and of the sets in_sync and recovering; these are read without it.  It is held
@@ -354,14 +352,17 @@ has_quorum (const struct dm_mirror *m, unsigned long legs, sector_t sector,
                 ~mirror_unflushed (m)) >= m->quorum;
 }
 
-/* Called with no range locked: if only such legs are missing, mend them first.  So an
- * error that passes costs a client no more than time.
+/* Called with no range locked: if only such legs are missing, mend them first, or wait for
+ * those that will have what is in doubt.  So an error that passes costs a client no more
+ * than time.
  */
 static void
-mend_quorum (struct dm_mirror *m)
+mend_quorum (struct dm_mirror *m, sector_t sector, sector_t count)
 {
-  if (mirror_unflushed (m) != 0 && !has_quorum (m, -1UL, 0, 0))
+  if (!has_quorum (m, -1UL, sector, count) &&
+      COUNT (mirror_in_sync (m)) >= m->quorum)
     mirror_rewrite (m);
+  mirror_await_part (m, sector, count);
 }
 
 /* LEGS were asked to do what FAILURE says.  True if it has succeeded: enough
@@ -430,7 +431,7 @@ dm_mirror_write (struct dm_mirror *m, enum dm_io_op op, unsigned int flags,
   bool ok;
 
   note_request (m);
-  mend_quorum (m);
+  mend_quorum (m, sector, count);
   range_lock (&m->ranges, &range, sector, count);
   ok = write_legs (m, &req, sector, count, results);
   range_unlock (&m->ranges, &range);
@@ -466,7 +467,7 @@ dm_mirror_flush (struct dm_mirror *m, struct dm_mirror_client *client,
   bool ok;
 
   note_request (m);
-  mend_quorum (m);
+  mend_quorum (m, 0, 0);
   legs = m->log != NULL ? mirror_used (m) : all_legs (m);
   failure.legs = mirror_run (m, &req, legs, 0, 0, results);
   ok = conclude (m, legs, &failure);
@@ -543,21 +544,6 @@ log_failed_read (struct dm_mirror *m, unsigned int leg, sector_t sector,
   failure_log_add (m->failures, &failure);
 }
 
-/* What was read of a leg, is it what it has?  One that is in sync only in part leaves if a
- * write that is under way there fails on the others, with what that has left on it.
- */
-static bool
-has_still (struct dm_mirror *m, unsigned int leg, sector_t sector,
-           sector_t count)
-{
-  unsigned long bit = 1UL << leg;
-
-  if (mirror_in_sync (m) & bit)
-    return true;
-  range_wait (&m->ranges, sector, count);
-  return mirror_in_sync_for (m, sector, count) & bit;
-}
-
 /* Read from one leg in sync after another until one can be read.  Sets
  * *FAILED to those that could not.
  */
@@ -565,17 +551,24 @@ static bool
 read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
           struct dm_io_result *results, unsigned long *failed)
 {
-  unsigned long left = mirror_in_sync_for (m, sector, count);
+  struct mirror_reading r = { .sector = sector, .count = count };
+  unsigned long tried = 0, left;
   unsigned int leg;
 
   *failed = 0;
+  mirror_begin_reading (m, &r);
+  left = r.legs;
   while (left != 0) {
     leg = choose_leg (m, left, sector, count);
-    if (mirror_read_leg (m, leg, data, sector, count, &results[leg]) == 0 &&
-        has_still (m, leg, sector, count))
-      return true;
-    *failed |= 1UL << leg;
-    left = mirror_in_sync_for (m, sector, count) & ~*failed;
+    if (mirror_read_leg (m, leg, data, sector, count, &results[leg]) == 0) {
+      if (mirror_is_right (m, &r, leg))
+        return true;
+    }
+    else
+      *failed |= 1UL << leg;
+    tried |= 1UL << leg;
+    mirror_begin_reading (m, &r);
+    left = r.legs & ~tried;
     if (results[leg].error == 0)
       continue;                 /* it may have lost something meanwhile */
     log_failed_read (m, leg, sector, count, results[leg].error, left == 0);
@@ -613,9 +606,8 @@ read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
       read_parts (m, data, sector, half, results) &&
       read_parts (m, data + half * DM_IO_SECTOR_SIZE, sector + half,
                   count - half, results);
-  if (m->log != NULL)
-    FOR_EACH_LEG (i, failed)
-      mirror_repair (m, i, sector, count);
+  if (m->log != NULL && failed != 0)
+    mirror_repair (m, failed, sector, count);
   return true;
 }
 
@@ -686,6 +678,7 @@ int
 dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
                    struct bdev_extent *extents, int max)
 {
+  struct mirror_reading reading = { .sector = sector };
   unsigned long left, tried = 0;
   struct io_region where;
   unsigned int leg, differences = count_differences (m);
@@ -698,16 +691,19 @@ dm_mirror_extents (struct dm_mirror *m, sector_t sector, sector_t count,
     return all_data (extents, count);
   count = MIN (count, alike);
   range_wait (&m->ranges, sector, count);
-  left = mirror_in_sync_for (m, sector, count);
+  reading.count = count;
+  mirror_begin_reading (m, &reading);
+  left = reading.legs;
   do {
     leg = choose_leg (m, left, sector, count);
     where = on_leg (m, leg, sector, count);
     r = bdev_extents (where.bdev, where.sector * DM_IO_SECTOR_SIZE,
                       where.count * DM_IO_SECTOR_SIZE, extents, max);
-    if (!has_still (m, leg, sector, count))
+    if (!mirror_is_right (m, &reading, leg))
       r = -EIO;                 /* it may have lost something meanwhile */
     tried |= 1UL << leg;
-    left = mirror_in_sync_for (m, sector, count) & ~tried;
+    mirror_begin_reading (m, &reading);
+    left = reading.legs & ~tried;
   } while (r < 0 && left != 0);
   if (differences != count_differences (m))
     return all_data (extents, count);

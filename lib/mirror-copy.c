@@ -162,15 +162,18 @@ log_unread (struct dm_mirror *m, unsigned int leg, sector_t sector,
 
 /* Read from one of LEGS that is in sync, and if that fails from another.  One
  * that is no longer in sync when it has been read may have lost what it had.
+ * IN_PART: also from one that is in sync only for these sectors.
  * Returns which it was, or a negative errno: -EIO if a part may be readable.  Sets *BAD
  * to those with a bad sector.
  */
 static int
-read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
-             sector_t sector, sector_t count, unsigned long *bad)
+read_source (struct dm_mirror *m, unsigned long legs, bool in_part,
+             void *buffer, sector_t sector, sector_t count,
+             unsigned long *bad)
 {
+  sector_t part = in_part ? count : 0;
   int r = -ENOTCONN;
-  unsigned long left = sources (m) & legs;
+  unsigned long left = mirror_in_sync_for (m, sector, part) & legs;
   struct dm_io_result result;
   unsigned int leg;
 
@@ -184,9 +187,9 @@ read_source (struct dm_mirror *m, unsigned long legs, void *buffer,
         r = -EIO;
       }
     }
-    else if (sources (m) & 1UL << leg)
+    else if (mirror_in_sync_for (m, sector, part) & 1UL << leg)
       return leg;
-    left &= sources (m) & ~(1UL << leg);
+    left &= mirror_in_sync_for (m, sector, part) & ~(1UL << leg);
   }
   return r;
 }
@@ -212,12 +215,12 @@ check_rewritten (struct dm_mirror *m, unsigned int leg, void *buffer,
 }
 
 /* Called with the range locked: write what another leg has to LEGS, which could not be read
- * (R1).  One that cannot be written, or not be read then, has failed.  The contents of BUFFER
- * are lost.
+ * (R1), but for those that have been WRITTEN.  One that cannot be written, or not be read
+ * then, has failed.  The contents of BUFFER are lost.
  */
 static void
-rewrite (struct dm_mirror *m, unsigned long legs, void *buffer,
-         sector_t sector, sector_t count)
+rewrite (struct dm_mirror *m, unsigned long legs, unsigned long written,
+         void *buffer, sector_t sector, sector_t count)
 {
   const struct piece piece = { .mirror = m };
   unsigned long absent;
@@ -225,7 +228,7 @@ rewrite (struct dm_mirror *m, unsigned long legs, void *buffer,
   legs &= mirror_used (m);
   if (legs == 0 || dm_log_begin (m->log, sector, count, &absent) < 0)
     return;
-  write_targets (&piece, legs, buffer, sector, count);
+  write_targets (&piece, legs & ~written, buffer, sector, count);
   FOR_EACH_LEG (i, legs)
     if (mirror_used (m) & 1UL << i)
       check_rewritten (m, i, buffer, sector, count);
@@ -239,7 +242,8 @@ static int
 copy_data (const struct piece *p, sector_t sector, sector_t count)
 {
   unsigned long bad;
-  int source = read_source (p->mirror, -1UL, p->buffer, sector, count, &bad), r;
+  int source = read_source (p->mirror, -1UL, false, p->buffer, sector, count,
+                            &bad), r;
   sector_t half = mirror_half (p->mirror, count);
   struct piece rest = *p;
 
@@ -254,7 +258,7 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
   r = all_zero (p->buffer, count * DM_IO_SECTOR_SIZE) ?
     zero_targets (&rest, sector, count) :
     write_targets (&rest, rest.targets, p->buffer, sector, count);
-  rewrite (p->mirror, bad, p->buffer, sector, count);
+  rewrite (p->mirror, bad, rest.targets, p->buffer, sector, count);
   return r;
 }
 
@@ -577,7 +581,7 @@ mirror_alike (struct dm_mirror *m, sector_t sector, sector_t count)
  */
 
 void
-mirror_repair (struct dm_mirror *m, unsigned int leg, sector_t sector,
+mirror_repair (struct dm_mirror *m, unsigned long legs, sector_t sector,
                sector_t count)
 {
   g_autofree unsigned char *buffer =
@@ -587,16 +591,14 @@ mirror_repair (struct dm_mirror *m, unsigned int leg, sector_t sector,
   unsigned long bad;
 
   if (buffer == NULL) {
-    g_warning ("region %u (%s): no memory to rewrite what could not be read",
-               leg, m->legs[leg].name);
+    g_warning ("no memory to rewrite what could not be read");
     return;
   }
   for (; sector < end; sector += count) {
     count = MIN (MIRROR_PIECE, end - sector);
     range_lock (&m->ranges, &range, sector, count);
-    if (mirror_used (m) & 1UL << leg &&
-        read_source (m, ~(1UL << leg), buffer, sector, count, &bad) >= 0)
-      rewrite (m, bad | 1UL << leg, buffer, sector, count);
+    if (read_source (m, ~legs, true, buffer, sector, count, &bad) >= 0)
+      rewrite (m, bad | legs, 0, buffer, sector, count);
     range_unlock (&m->ranges, &range);
   }
 }

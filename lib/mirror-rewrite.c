@@ -38,6 +38,8 @@ mirror_distrust (struct dm_mirror *m, unsigned long legs)
     mirror_note_loss (m);
   FOR_EACH_LEG (i, legs)
     mirror_set_member (&m->unflushed, i, true);
+  if (legs != 0)
+    mirror_leave_part (m, m->partial);
   pthread_mutex_unlock (&m->state_lock);
 }
 
@@ -99,19 +101,13 @@ rewrite_dirty (struct dm_mirror *m)
   return r == 0 ? unread : r;
 }
 
-/* Those that could not be made good may have lost what they showed when others were
- * recovered from them: these lack it again.
- */
-static void
-copy_again (struct dm_mirror *m)
+void
+mirror_copy_again (struct dm_mirror *m)
 {
-  pthread_mutex_lock (&m->state_lock);
   FOR_EACH_LEG (i, mirror_recovering (m)) {
     dm_log_lack_dirty (m->log, i);
-    mirror_set_member (&m->partial, i, false);
     m->legs[i].recoveries++;
   }
-  pthread_mutex_unlock (&m->state_lock);
 }
 
 /* First they may be flushed again: if a flush fails from now on, whoever asks for it, the
@@ -135,7 +131,10 @@ try_to_rewrite (struct dm_mirror *m)
     m->rewrite_delay = MIRROR_FIRST_DELAY;
     return;
   }
-  copy_again (m);
+  /* What they showed when others were recovered from them they may have lost. */
+  pthread_mutex_lock (&m->state_lock);
+  mirror_copy_again (m);
+  pthread_mutex_unlock (&m->state_lock);
   m->rewrite_at = clock_now () + m->rewrite_delay;
   /* Who recovers needs time to get it all between two tries. */
   longest = mirror_recovering (m) == 0 ? MIRROR_LAST_DELAY : UINT64_MAX / 4;

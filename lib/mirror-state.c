@@ -84,7 +84,10 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
 
   mirror_set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   mirror_set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
-  mirror_set_member (&m->partial, leg, false);
+  if (state == DM_MIRROR_IN_SYNC)
+    mirror_set_member (&m->partial, leg, false);
+  else
+    mirror_leave_part (m, 1UL << leg);
   mirror_set_member (&m->unflushed, leg, false);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
     mirror_note_left (l);
@@ -345,6 +348,7 @@ mirror_end_doubt (struct dm_mirror *m)
       if (mirror_in_sync (m) & 1UL << i)
         __atomic_store_n (&m->unreconciled, true, __ATOMIC_RELEASE);
       dm_log_end_doubt (m->log, i);
+      m->doubt_ended = clock_now ();
       m->legs[i].recoveries++;
       __atomic_and_fetch (&m->in_doubt, ~(1UL << i), __ATOMIC_RELEASE);
       any = true;
@@ -406,7 +410,7 @@ mirror_failed (struct dm_mirror *m, const struct mirror_failure *f)
 static bool
 revive_alone (struct dm_mirror *m, unsigned int leg)
 {
-  unsigned long in_sync = mirror_in_sync (m);
+  unsigned long in_sync = mirror_in_sync (m), partial = m->partial;
 
   /* Another file in its place has nothing of it. */
   if (!mirror_is_outage (m) || !(in_sync & 1UL << leg) ||
@@ -414,9 +418,11 @@ revive_alone (struct dm_mirror *m, unsigned int leg)
     return false;
   /* So that none of the others is read if it can be reached just now. */
   __atomic_store_n (&m->in_sync, 1UL << leg, __ATOMIC_RELEASE);
+  mirror_leave_part (m, partial);
   if (bdev_revive (m->legs[leg].region.bdev) == 0)
     return true;
   __atomic_store_n (&m->in_sync, in_sync, __ATOMIC_RELEASE);
+  __atomic_store_n (&m->partial, partial, __ATOMIC_RELEASE);
   return false;
 }
 
@@ -740,24 +746,8 @@ drop_unflushed (struct dm_mirror *m)
   FOR_EACH_LEG (i, legs)
     fail_leg (m, i, "it could not be flushed, and another is in sync");
   dm_log_drop (m->log, legs);
+  mirror_copy_again (m);
   return legs;
-}
-
-/* Called with state_lock.  Does a leg that is recovering lack nothing any more but chunks
- * in doubt?  Then it is used like one in sync for all others.
- */
-static bool
-use_in_part (struct dm_mirror *m, unsigned int leg)
-{
-  uint64_t first = 0, after;
-  unsigned long bit = 1UL << leg, lacking;
-
-  if (!(m->recovering & ~m->partial & bit) || dm_log_lacking (m->log, leg) == 0 ||
-      dm_log_next_lacking (m->log, bit, &first, mirror_chunks (m), &after,
-                           &lacking))
-    return false;
-  mirror_set_member (&m->partial, leg, true);
-  return true;
 }
 
 /* The stamp may be older than what is written meanwhile: then that is dirty, unless all
@@ -771,18 +761,14 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   unsigned int recovery, stampings, rewrites;
   unsigned long dropped = 0;
   int r = -EAGAIN, stamped;
-  bool done, in_part;
+  bool done;
 
   pthread_mutex_lock (&m->state_lock);
   recovery = l->recoveries;
   stampings = m->stampings;
   rewrites = m->rewrites;
   done = is_recovered (m, leg, recovery);
-  in_part = use_in_part (m, leg);
   pthread_mutex_unlock (&m->state_lock);
-  if (in_part)
-    mirror_report (m, leg, "is used again, but for chunks where older writes may still "
-                   "land");
   if (!done)
     return;
   mirror_rewrite (m);           /* or those that cannot be flushed are dropped */

@@ -370,8 +370,10 @@ copy_in_steps (struct copier *c, const struct mirror_item *item)
 static void
 end_pass (struct dm_mirror *m)
 {
-  FOR_EACH_LEG (i, mirror_recovering (m))
+  FOR_EACH_LEG (i, mirror_recovering (m)) {
     mirror_end_recovery (m, i);
+    mirror_use_in_part (m, i);
+  }
   pthread_mutex_lock (&m->state_lock);
   if (dm_log_next_unreconciled (m->log, 0, mirror_chunks (m)) ==
       mirror_chunks (m))

@@ -5,8 +5,8 @@
 
 /* A mirror as its parts see it: dm-mirror.c has the requests,
  * mirror-state.c what becomes of legs, mirror-assemble.c the start,
- * mirror-copy.c recovery and reconciling, mirror-rewrite.c what could not be
- * flushed, mirror-keeper.c legs that have failed, mirror-threads.c who does it.
+ * mirror-copy.c recovery and reconciling, mirror-partial.c legs that lack only chunks in
+ * doubt, mirror-rewrite.c what could not be flushed, mirror-keeper.c legs that have failed, mirror-threads.c who does it.
  * The comment in dm-mirror.c tells about locks.
  */
 
@@ -91,6 +91,8 @@ struct dm_mirror {
   unsigned int rewrites;        /* the same: tries of mirror_rewrite */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
   unsigned long partial;        /* atomic: of those recovering, that lack nothing else */
+  unsigned int departures;      /* atomic: how often one was taken out of partial */
+  uint64_t doubt_ended;         /* clock_now; owned by state_lock */
   /* Atomic: legs in sync that may show what they have not kept, as a flush has failed since
    * the start: they count for no quorum, and nothing becomes clean, until mirror_rewrite
    * has made them good again.  They are the only ones in sync, or a write with FUA has failed
@@ -167,23 +169,6 @@ mirror_used (const struct dm_mirror *m)
   unsigned long recovering = mirror_recovering (m);
 
   return mirror_in_sync (m) | recovering;
-}
-
-/* Legs that have all of these sectors, so that they can be read there, and count for
- * quorum=: those in sync, and those that lack only chunks in doubt, for all others.  These
- * are not believed while there are legs that cannot be flushed: they may have what these
- * have lost.
- */
-static inline unsigned long
-mirror_in_sync_for (const struct dm_mirror *m, sector_t sector, sector_t count)
-{
-  /* First this: as above. */
-  unsigned long partial = __atomic_load_n (&m->partial, __ATOMIC_ACQUIRE);
-  unsigned long in_sync = mirror_in_sync (m);
-
-  if (partial == 0 || mirror_unflushed (m) != 0)
-    return in_sync;
-  return in_sync | dm_log_having (m->log, partial, sector, count);
 }
 
 /* A AND NOT B, unless that is nothing. */
@@ -366,6 +351,46 @@ extern void mirror_rewrite_several (struct dm_mirror *m);
  */
 extern bool mirror_cannot_flush (const struct dm_mirror *m);
 
+/* Called with state_lock: legs that recover may have been copied to from some that show
+ * something else by now; they lack again what is dirty.
+ */
+extern void mirror_copy_again (struct dm_mirror *m);
+
+/*----------------------------------------------------------------------
+ * mirror-partial.c
+ */
+
+/* Legs that have these sectors, so that they count for quorum= there: those in sync, and
+ * some that lack only chunks in doubt; with COUNT 0, those that have all.
+ */
+extern unsigned long mirror_in_sync_for (const struct dm_mirror *m,
+                                         sector_t sector, sector_t count);
+
+/* Before SECTOR and COUNT are read: sets LEGS, from which they can be; and afterwards,
+ * which may wait for writes: is what this leg said to be believed?
+ */
+struct mirror_reading {
+  sector_t sector, count;
+  unsigned long legs, in_sync;
+  unsigned int departures;
+};
+extern void mirror_begin_reading (const struct dm_mirror *m,
+                                  struct mirror_reading *reading);
+extern bool mirror_is_right (struct dm_mirror *m,
+                             const struct mirror_reading *reading,
+                             unsigned int leg);
+
+/* A leg that recovers is used in part, if it lacks only chunks in doubt. */
+extern void mirror_use_in_part (struct dm_mirror *m, unsigned int leg);
+/* Called with state_lock: these legs, if they are used in part, are not any more. */
+extern void mirror_leave_part (struct dm_mirror *m, unsigned long legs);
+
+/* Before a write to these sectors or, with COUNT 0, a flush; with no range locked.  If there
+ * is no quorum for it as it concerns chunks in doubt, wait until these have been copied.
+ */
+extern void mirror_await_part (struct dm_mirror *m, sector_t sector,
+                               sector_t count);
+
 /*----------------------------------------------------------------------
  * mirror-keeper.c
  */
@@ -422,8 +447,8 @@ extern int mirror_reconcile_part (struct dm_mirror *m, sector_t sector,
 extern sector_t mirror_alike (struct dm_mirror *m, sector_t sector,
                               sector_t count);
 
-/* Rewrite on one leg what could not be read there (R1). */
-extern void mirror_repair (struct dm_mirror *m, unsigned int leg,
+/* Rewrite on these legs what could not be read there (R1). */
+extern void mirror_repair (struct dm_mirror *m, unsigned long legs,
                            sector_t sector, sector_t count);
 
 /*----------------------------------------------------------------------

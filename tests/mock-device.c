@@ -46,6 +46,8 @@ struct mock {
   unsigned int revive_later;    /* see mock_set_revive */
   int revive_error;
   unsigned int revives;
+  void (*revived) (void *data); /* see mock_on_revival */
+  void *revived_data;
   struct mock_script script;
   struct mock_event *trace;     /* options.max_trace elements */
   size_t nr_events;             /* may be more than that */
@@ -500,6 +502,8 @@ mock_revive (struct block_device *bdev)
   pthread_mutex_unlock (&mock->lock);
   if (r == 0)
     mock_set_failed (bdev, false);
+  if (r == 0 && mock->revived != NULL)
+    mock->revived (mock->revived_data);
   return r;
 }
 
@@ -594,6 +598,16 @@ mock_set_failed (struct block_device *bdev, bool failed)
 {
   __atomic_store_n (&bdev->offline, failed, __ATOMIC_RELAXED);
   __atomic_store_n (&bdev->failed, failed, __ATOMIC_RELAXED);
+}
+
+void
+mock_on_revival (struct block_device *bdev, void (*revived) (void *data),
+                 void *data)
+{
+  struct mock *mock = to_mock (bdev);
+
+  mock->revived = revived;
+  mock->revived_data = data;
 }
 
 void

@@ -61,6 +61,9 @@ extern void mock_set_failed (struct block_device *bdev, bool failed);
 /* bdev_revive says so before it succeeds: N times -EAGAIN; or always ERROR,
  * negative, if that is not 0.
  */
+/* Called when it has been revived, before bdev_revive returns.  To be set before it fails. */
+extern void mock_on_revival (struct block_device *bdev,
+                             void (*revived) (void *data), void *data);
 extern void mock_set_revive (struct block_device *bdev, unsigned int n,
                              int error);
 /* How often it was called since. */

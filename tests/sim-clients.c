@@ -135,12 +135,12 @@ struct change {
   unsigned int losses[SIM_MAX_LEGS];
 };
 
-/* Legs in sync, and those that recover and do not lack this (S5). */
+/* Legs in sync, and those that are so in part and do not lack this (S5). */
 static unsigned long
 who_counts (const struct change *c, const struct sim_record *record)
 {
   return record->in_sync |
-    dm_log_having (mirror->log, mirror_recovering (mirror), c->sector, c->count);
+    dm_log_having (mirror->log, mirror->partial, c->sector, c->count);
 }
 
 static void

@@ -652,7 +652,7 @@ cut (void)
       kept = false;
     }
   sim_note_looked (0);
-  if (phase.created)
+  if (phase.created && !phase.over)
     sim_check_cut ();
   sim_oracle_cut (power, kept);
 }
@@ -669,7 +669,7 @@ stopped (void)
     sim_lose_cache (sim_devices[i]);
   if (power)
     sim_late_forget (NULL);
-  if (phase.created)
+  if (phase.created && !phase.over)
     sim_check_cut ();
   if (!phase.ended || !sim_must_succeed ())
     sim_oracle_cut (power, kept);

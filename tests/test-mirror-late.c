@@ -244,16 +244,23 @@ test_lost_others (struct volume *v, unsigned int leg)
  * A leg that lacks only chunks in doubt is used like one in sync for all others
  */
 
-/* LEG of two is such a leg. */
 static void
-start_partial (struct volume *v, unsigned int leg, unsigned int quorum)
+await_partial (struct volume *v, unsigned int n)
 {
-  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_plain);
+  AWAIT (log_lines_count ("*is used again, but for chunks where older writes may still "
+                          "land*") == n);
+}
+
+/* LEG of some is such a leg. */
+static void
+start_some (struct volume *v, unsigned int leg, unsigned int legs,
+            unsigned int quorum)
+{
+  volume_again (v, legs, SECTORS, CHUNK, BIT (legs) - 1, &volume_plain);
   v->options.quorum = quorum;
   v->options.policy = DM_MIRROR_READ_FIRST;
-  lose_change (v, leg, 10 * LATE_NSEC, quorum == 1);
-  AWAIT (log_lines_count ("*is used again, but for chunks where older writes may still "
-                          "land*") == 1);
+  lose_change (v, leg, 10 * LATE_NSEC, quorum < legs);
+  await_partial (v, 1);
   g_assert_cmpint (leg_state (v, leg), ==, DM_MIRROR_RECOVERING);
   g_assert_cmpuint (leg_lacks (v, leg), ==, CHUNK * SECTOR);
   g_assert_false (dm_mirror_is_in_sync (v->mirror));
@@ -267,6 +274,26 @@ end_doubt (struct volume *v, unsigned int leg)
   volume_assert_alike (v, BIT (0) | BIT (1));
 }
 
+static void
+start_partial (struct volume *v, unsigned int leg, unsigned int quorum)
+{
+  start_some (v, leg, 2, quorum);
+}
+
+/* A request waits until LEG has got what is in doubt, as there is no quorum without it. */
+static void
+await_part (struct volume *v, unsigned int leg, int what, sector_t sector)
+{
+  struct client waiting = {
+    .v = v, .what = what, .byte = 4, .sector = sector, .count = 1,
+  };
+
+  client_start (&waiting);
+  g_assert_false (client_ends_soon (&waiting));
+  end_doubt (v, leg);
+  g_assert_true (client_finish (&waiting));
+}
+
 /* It counts for quorum=, but where it is in doubt. */
 static void
 test_partial_quorum (struct volume *v, unsigned int leg)
@@ -274,12 +301,35 @@ test_partial_quorum (struct volume *v, unsigned int leg)
   start_partial (v, leg, 2);
   g_assert_true (volume_write (v, 4, ELSEWHERE, 1));
   g_assert_true (volume_write_fua (v, 5, ELSEWHERE + 1, 1));
-  g_assert_true (volume_flush (v));
-  g_assert_false (volume_write (v, 4, AT + 2, 1));
-  g_assert_false (volume_write (v, 4, AT - 1, 2));
-  g_assert_cmpint (volume_read (v, AT + 2), ==, 1);
-  end_doubt (v, leg);
-  g_assert_true (volume_write (v, 4, AT + 2, 1));
+  await_part (v, leg, CLIENT_WRITE, AT + 2);
+  g_assert_cmpint (volume_read (v, AT + 2), ==, 4);
+}
+
+/* Nor does it for a flush: what was acknowledged may be where it is in doubt. */
+static void
+test_partial_flush (struct volume *v, unsigned int leg)
+{
+  start_partial (v, leg, 2);
+  g_assert_true (volume_write (v, 4, ELSEWHERE, 1));
+  await_part (v, leg, CLIENT_FLUSH, 0);
+}
+
+/* Another leg is lost, and only those are left that are not enough. */
+static void
+test_partial_few (struct volume *v, unsigned int flush)
+{
+  uint64_t begin;
+
+  start_some (v, 1, LEGS, 3);
+  g_assert_true (volume_write (v, 4, ELSEWHERE, 1));
+  volume_kill (v, 2, MOCK_WRITE, EIO);
+  g_assert_false (volume_write (v, 5, ELSEWHERE, 1));
+  begin = clock_now ();
+  if (flush)
+    g_assert_false (volume_flush (v));
+  else
+    g_assert_false (volume_write (v, 5, AT, 1));
+  g_assert_cmpuint (clock_now () - begin, <, 5 * LATE_NSEC); /* doubt: 10 */
 }
 
 /* It is read, but where it is in doubt. */
@@ -357,11 +407,163 @@ test_partial_unflushed (struct volume *v, unsigned int leg)
   volume_fail (v, !leg, MOCK_FLUSH, EIO, 0, 0);
   volume_fail (v, !leg, MOCK_WRITE, EIO, 0, 0);
   g_assert_false (volume_flush (v));
-  AWAIT (log_lines_count ("*is used again, but for chunks*") == 2);
+  AWAIT (leg_state (v, leg) == DM_MIRROR_FAILED);
+  AWAIT (leg_state (v, leg) == DM_MIRROR_RECOVERING &&
+         leg_lacks (v, leg) == CHUNK * SECTOR);
+  g_usleep (G_USEC_PER_SEC);
   volume_fail (v, !leg, MOCK_READ, EIO, ELSEWHERE, 1);
   g_assert_cmpint (volume_read (v, ELSEWHERE), ==, -1);
+  g_assert_cmpuint (log_lines_count ("*is used again, but for chunks*"), ==, 1);
   volume_heal (v);
   end_doubt (v, leg);
+}
+
+/* It may have what the leg in sync has lost, which cannot be flushed, when another takes its
+ * place that was copied from that.
+ */
+static void
+test_partial_diverges (struct volume *v, unsigned int unused)
+{
+  struct dm_mirror_leg leg = { 0 };
+  char *error = NULL;
+
+  start_some (v, 1, LEGS, 1);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 2), ==, 0);
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  volume_fail (v, 0, MOCK_FLUSH, EIO, 0, 0);
+  g_assert_false (volume_flush (v));
+  /* Not when it is written again anyway. */
+  AWAIT (log_lines_count ("*written again yet*") == 3);
+  AWAIT (leg_state (v, 1) == DM_MIRROR_RECOVERING &&
+         leg_lacks (v, 1) == CHUNK * SECTOR);
+  leg_set (v, 0, 1, ELSEWHERE, 1);
+  leg.region = volume_region (v, 2);
+  leg.name = dm_bdev_name (v->legs[2]);
+  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, 2);
+  volume_await_state (v, 2, DM_MIRROR_IN_SYNC);
+  AWAIT (leg_state (v, 0) == DM_MIRROR_FAILED);
+  volume_heal (v);
+  __atomic_store_n (&v->legs[1]->late_until, clock_now (), __ATOMIC_RELAXED);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/* A read of two sectors, of which the first came from a write that the leg in sync has
+ * refused; the leg has left for that, and is back before the read ends.
+ */
+static void *
+read_two (void *arg)
+{
+  struct volume *v = arg;
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  unsigned char data[2 * SECTOR];
+
+  g_assert_true (dm_mirror_read (v->mirror, data, ELSEWHERE, 2, results));
+  g_assert_cmpint (data[0], ==, 1);
+  g_assert_cmpint (data[SECTOR], ==, 1);
+  return NULL;
+}
+
+static void
+test_partial_returns (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault first = {
+    .ops = MOCK_READ, .times = 1, .shorten = true, .transfer = SECTOR,
+    .offset = (LEG_START (0) + ELSEWHERE) * SECTOR, .length = 2 * SECTOR,
+  };
+  const struct mock_fault second = {
+    .ops = MOCK_READ, .gate = &v->log_gate, .after = 1, .times = 1,
+    .offset = (LEG_START (0) + ELSEWHERE + 1) * SECTOR, .length = SECTOR,
+  };
+  const struct mock_fault refused = {
+    .ops = MOCK_WRITE, .gate = &v->gate, .error = EIO, .times = 1,
+    .offset = (LEG_START (1) + ELSEWHERE) * SECTOR, .length = SECTOR,
+  };
+  struct client writer = {
+    .v = v, .what = CLIENT_WRITE, .byte = 5, .sector = ELSEWHERE, .count = 1,
+  };
+  pthread_t reader;
+
+  start_partial (v, 0, 1);
+  mock_fault (v->legs[1], &refused);
+  leg_set (v, 0, 5, ELSEWHERE, 1);      /* what the write leaves there, in time */
+  mock_fault (v->legs[0], &first);
+  mock_fault (v->legs[0], &second);
+  g_assert_cmpint (pthread_create (&reader, NULL, read_two, v), ==, 0);
+  mock_gate_await (&v->log_gate, 1);
+  client_start (&writer);
+  mock_gate_await (&v->gate, 1);
+  mock_gate_open (&v->gate);
+  g_assert_false (client_finish (&writer));
+  await_partial (v, 2);
+  mock_gate_open (&v->log_gate);
+  pthread_join (reader, NULL);
+  end_doubt (v, 0);
+}
+
+/* The leg in sync is lost, and back with less than it had: from when it can be read this one
+ * is not.
+ */
+static void
+read_less (void *data)
+{
+  g_assert_cmpint (volume_read (data, ELSEWHERE), ==, 1);
+}
+
+static void
+test_partial_outage (struct volume *v, unsigned int unused)
+{
+  start_partial (v, 0, 1);
+  mock_on_revival (v->legs[1], read_less, v);
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  mock_set_revive (v->legs[1], 1000, 0);
+  mock_set_failed (v->legs[1], true);
+  leg_set (v, 1, 1, ELSEWHERE, 1);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 7);
+  mock_set_revive (v->legs[1], 0, 0);
+  AWAIT (log_lines_count ("*leg1*is used again, the first in sync*") == 1);
+  mock_on_revival (v->legs[1], NULL, NULL);
+  end_doubt (v, 0);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+}
+
+/* What the leg in sync cannot read it is given from there. */
+static void
+test_partial_gives (struct volume *v, unsigned int leg)
+{
+  const struct mock_fault bad = {
+    .ops = MOCK_READ, .error = EIO, .until_written = true,
+    .offset = (LEG_START (!leg) + ELSEWHERE) * SECTOR, .length = SECTOR,
+  };
+
+  start_partial (v, leg, 1);
+  mock_fault (v->legs[!leg], &bad);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  g_assert_cmpuint (log_lines_count ("*could not be read have been written again"), ==,
+                    1);
+  end_doubt (v, leg);
+}
+
+/* After a crash all is in doubt that a leg lacks, and may have just been copied: one that
+ * lacks more than was being written is none of these.
+ */
+static void
+test_partial_lacks_all (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0), &volume_plain);
+  volume_start_quiet (v);
+  dm_log_recover (v->log, 1, NULL);
+  g_assert_true (volume_write (v, 2, AT, 1));
+  volume_crash (v, 1);
+  v->legs[1]->late = LATE_NSEC;
+  v->options.quorum = 2;
+  volume_start (v);
+  volume_await_state (v, 1, DM_MIRROR_RECOVERING);
+  g_usleep (G_USEC_PER_SEC);
+  g_assert_cmpuint (leg_lacks (v, 1), ==, SECTORS * SECTOR);
+  g_assert_false (volume_flush (v));
+  volume_await_in_sync (v);
+  g_assert_cmpuint (log_lines_count ("*is used again, but for*"), ==, 0);
 }
 
 /* It is no substitute for the last leg that has all. */
@@ -445,6 +647,14 @@ static const struct volume_test tests[] = {
   { "s5-partial/repair", test_partial_repair, 0, &volume_plain },
   { "s5-partial/refused", test_partial_refused, 0, &volume_plain },
   { "s5-partial/unflushed", test_partial_unflushed, 1, &volume_plain },
+  { "s5-partial/flush", test_partial_flush, 1, &volume_plain },
+  { "s5-partial/few/write", test_partial_few, false, &volume_plain },
+  { "s5-partial/few/flush", test_partial_few, true, &volume_plain },
+  { "s5-partial/diverges", test_partial_diverges, 0, &volume_plain },
+  { "s5-partial/returns", test_partial_returns, 0, &volume_plain },
+  { "s5-partial/outage", test_partial_outage, 0, &volume_plain },
+  { "s5-partial/gives", test_partial_gives, 1, &volume_plain },
+  { "s5-partial/lacks-all", test_partial_lacks_all, 0, &volume_plain },
   { "s5-partial/alone", test_partial_alone, 1, &volume_plain },
   { "s5-lost/last-read", test_lost_last, false, &volume_plain },
   { "s5-lost/last-write", test_lost_last, true, &volume_plain },

@@ -108,9 +108,10 @@ static void
 test_two_legs (struct volume *v, unsigned int unused)
 {
   const struct mock_fault once = {
-    .ops = MOCK_READ, .times = 1, .error = EIO,
+    .ops = MOCK_READ, .error = EIO, .until_written = true,
   };
 
+  v->options.policy = DM_MIRROR_READ_FIRST;
   start (v);
   mock_fault (v->legs[0], &once);
   mock_fault (v->legs[1], &once);
@@ -119,6 +120,8 @@ test_two_legs (struct volume *v, unsigned int unused)
   g_assert_cmpuint (mock_changed (v->legs[1]), ==, SECTOR);
   g_assert_cmpuint (mock_changed (v->legs[2]), ==, 0);
   g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+  g_assert_cmpuint (log_lines_count ("*could not be read have been written again"), ==,
+                    2);
 }
 
 /* One that is read to rewrite another turns out to have a bad sector there, too: both are

@@ -1,0 +1,114 @@
+/* dmio
+ * Copyright the dmio authors
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+/* Legs that lack only chunks in doubt (S5).
+ *
+ * Such a leg is one of those that recover.  It is written like those in sync, so in all
+ * other chunks it has what they have; there it is read, and counts for quorum=.  It is none
+ * of those that decide: a write that it has and all in sync refuse has failed, and it leaves
+ * then, with what that has left on it.  Who reads it meanwhile must not believe that, nor
+ * that it is the same when it is back.
+ *
+ * There are none while a leg in sync cannot be flushed: they may have what that has lost.
+ */
+
+#include <config.h>
+
+#include <glib.h>
+
+#include "mirror.h"
+
+/* So long after a doubt has ended is it waited for that the chunks are copied, and so often
+ * looked.
+ */
+#define COPY_NSEC (10 * NSEC_PER_SEC)
+#define LOOK_NSEC (NSEC_PER_SEC / 10)
+
+static unsigned long
+partial_legs (const struct dm_mirror *m)
+{
+  return __atomic_load_n (&m->partial, __ATOMIC_ACQUIRE);
+}
+
+unsigned long
+mirror_in_sync_for (const struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  /* First this: a leg that joins is in both for a moment, never in none. */
+  unsigned long partial = partial_legs (m), in_sync = mirror_in_sync (m);
+
+  if (partial == 0 || count == 0 || mirror_unflushed (m) != 0)
+    return in_sync;
+  return in_sync | dm_log_having (m->log, partial, sector, count);
+}
+
+void
+mirror_begin_reading (const struct dm_mirror *m, struct mirror_reading *r)
+{
+  r->departures = __atomic_load_n (&m->departures, __ATOMIC_ACQUIRE);
+  r->legs = mirror_in_sync_for (m, r->sector, r->count);
+  r->in_sync = mirror_in_sync (m);
+}
+
+bool
+mirror_is_right (struct dm_mirror *m, const struct mirror_reading *r,
+                 unsigned int leg)
+{
+  unsigned long bit = 1UL << leg;
+
+  if (r->in_sync & bit)
+    return mirror_in_sync (m) & bit;
+  range_wait (&m->ranges, r->sector, r->count);
+  return __atomic_load_n (&m->departures, __ATOMIC_ACQUIRE) == r->departures &&
+    mirror_in_sync_for (m, r->sector, r->count) & bit;
+}
+
+void
+mirror_use_in_part (struct dm_mirror *m, unsigned int leg)
+{
+  bool used;
+
+  pthread_mutex_lock (&m->state_lock);
+  used = (m->recovering & ~m->partial) & 1UL << leg && m->unflushed == 0 &&
+    dm_log_lacks_only_doubtful (m->log, leg);
+  if (used)
+    mirror_set_member (&m->partial, leg, true);
+  pthread_mutex_unlock (&m->state_lock);
+  if (used)
+    mirror_report (m, leg, "is used again, but for chunks where older writes may still "
+                   "land");
+}
+
+void
+mirror_leave_part (struct dm_mirror *m, unsigned long legs)
+{
+  if ((m->partial & legs) == 0)
+    return;
+  __atomic_and_fetch (&m->partial, ~legs, __ATOMIC_RELEASE);
+  __atomic_add_fetch (&m->departures, 1, __ATOMIC_ACQ_REL);
+}
+
+/* Called with state_lock.  Too few legs have these sectors, and it is only a matter of time
+ * until enough do?
+ */
+static bool
+will_be_enough (const struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  return COUNT (mirror_in_sync_for (m, sector, count)) < m->quorum &&
+    COUNT (m->in_sync | m->partial) >= m->quorum &&
+    ((m->partial & m->in_doubt) != 0 ||
+     clock_now () < m->doubt_ended + COPY_NSEC);
+}
+
+void
+mirror_await_part (struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  if (partial_legs (m) == 0)
+    return;
+  pthread_mutex_lock (&m->state_lock);
+  while (!m->stop && will_be_enough (m, sector, count))
+    mirror_wait_until (&m->state_changed, &m->state_lock,
+                       clock_now () + LOOK_NSEC);
+  pthread_mutex_unlock (&m->state_lock);
+}
