@@ -251,12 +251,21 @@ is_used (const struct sim_device *dev)
   return state == DM_MIRROR_IN_SYNC || state == DM_MIRROR_RECOVERING;
 }
 
+/* Is all that is known of what legs lack durable? */
+static bool
+is_recorded (const struct dm_log *log)
+{
+  return !log->dead && !log->leading &&
+    log_next_bit (log->sets, 0, log->g.blocks) == log->g.blocks;
+}
+
 /* And what was seen is durable. */
 static bool
 was_looked_at (const struct sim_device *dev)
 {
   return mirror != NULL && is_used (dev) &&
-    (mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC || !mirror->log->dead);
+    (mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC ||
+     is_recorded (mirror->log));
 }
 
 void

@@ -1009,6 +1009,30 @@ test_r11_all_fail (void)
   close_logs (&f);
 }
 
+/* A leg that could not be recorded as being in sync is not, also when a copy is back: it
+ * may lack something by then.
+ */
+static void
+test_r11_fails_while_joining (void)
+{
+  struct logs f;
+
+  make_logs (&f, 1);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, 0);
+  write_chunk (f.log, 4);
+  dm_log_recover (f.log, 1, NULL);
+  dm_log_copied (f.log, 1, 0, CHUNKS);
+  fail_copy (&f, 0, MOCK_WRITE);
+  g_assert_cmpint (dm_log_join (f.log, 1, NULL), ==, -EIO);
+  g_assert_cmpint (state_of (f.log, 1), ==, DM_LOG_OUT_OF_SYNC);
+  mend_copy (&f, 0);
+  g_assert_true (dm_log_restore (f.log));
+  log_lines_clear ();
+  g_assert_cmpint (super_on (&f, 0).legs[1].state, ==, DM_LOG_OUT_OF_SYNC);
+  g_assert_cmpint (dm_log_join (f.log, 1, NULL), ==, 0);
+  close_logs (&f);
+}
+
 /* What was to be written when the last copy failed is written when it is
  * back.
  */
@@ -1376,6 +1400,8 @@ main (int argc, char *argv[])
   g_test_add_func ("/log/r11-flush-fails", test_r11_flush_fails);
   g_test_add_func ("/log/r11-clear-fails", test_r11_clear_fails);
   g_test_add_func ("/log/r11-all-fail", test_r11_all_fail);
+  g_test_add_func ("/log/r11-fails-while-joining",
+                   test_r11_fails_while_joining);
   g_test_add_func ("/log/r11-fails-while-dropping",
                    test_r11_fails_while_dropping);
   g_test_add_func ("/log/r11-restore", test_r11_restore);
