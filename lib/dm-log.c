@@ -671,10 +671,8 @@ dm_log_join (struct dm_log *log, unsigned int leg,
     if (stamp != NULL)
       log_set_stamp (log, leg, stamp);
     r = log_commit (log, false);
-    if (r < 0) {                /* it may lack something when a copy is back */
+    if (r < 0)                  /* it may lack something when a copy is back */
       set_state (log, leg, DM_LOG_OUT_OF_SYNC);
-      log_commit (log, false);
-    }
   }
   pthread_mutex_unlock (&log->lock);
   return r;

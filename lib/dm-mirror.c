@@ -52,6 +52,9 @@
 
 #include "mirror.h"
 
+/* So often is a read tried again, if legs come and go that are used in part. */
+#define READ_TRIES 10
+
 static unsigned int
 largest_block (unsigned int num_legs, const struct dm_mirror_leg *legs)
 {
@@ -544,18 +547,17 @@ log_failed_read (struct dm_mirror *m, unsigned int leg, sector_t sector,
   failure_log_add (m->failures, &failure);
 }
 
-/* Read from one leg in sync after another until one can be read.  Sets
- * *FAILED to those that could not.
+/* Read from one leg in sync after another until one can be read.  Adds those that could
+ * not to *FAILED.
  */
 static bool
-read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
+read_once (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
           struct dm_io_result *results, unsigned long *failed)
 {
   struct mirror_reading r = { .sector = sector, .count = count };
   unsigned long tried = 0, left;
   unsigned int leg;
 
-  *failed = 0;
   mirror_begin_reading (m, &r);
   left = r.legs;
   while (left != 0) {
@@ -572,6 +574,25 @@ read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
     if (results[leg].error == 0)
       continue;                 /* it may have lost something meanwhile */
     log_failed_read (m, leg, sector, count, results[leg].error, left == 0);
+  }
+  return false;
+}
+
+/* A leg may be used in part just when another could not be read. */
+static bool
+read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
+          struct dm_io_result *results, unsigned long *failed)
+{
+  struct mirror_reading r = { .sector = sector, .count = count };
+  unsigned int i;
+
+  *failed = 0;
+  for (i = 0; i < READ_TRIES; i++) {
+    mirror_begin_reading (m, &r);
+    if (read_once (m, data, sector, count, results, failed))
+      return true;
+    if (!mirror_may_read_again (m, &r))
+      break;
   }
   return false;
 }
@@ -593,6 +614,25 @@ is_bad_sector (const struct dm_io_result *results, unsigned long legs)
   return false;
 }
 
+/* Which of those that could not be read are to be written again?  The last in sync not if it
+ * has only lost its connection: it is waited for.
+ */
+static unsigned long
+to_repair (struct dm_mirror *m, const struct dm_io_result *results,
+           unsigned long failed)
+{
+  unsigned long legs = failed;
+
+  if (m->log == NULL)
+    return 0;
+  if ((mirror_in_sync (m) & ~failed) != 0)
+    return failed;
+  FOR_EACH_LEG (i, failed)
+    if (results[i].error == ENOTCONN || mirror_offline (m) & 1UL << i)
+      legs &= ~(1UL << i);
+  return legs;
+}
+
 /* Each leg may have a bad sector, and yet one of them what another lacks. */
 static bool
 read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
@@ -606,7 +646,8 @@ read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
       read_parts (m, data, sector, half, results) &&
       read_parts (m, data + half * DM_IO_SECTOR_SIZE, sector + half,
                   count - half, results);
-  if (m->log != NULL && failed != 0)
+  failed = to_repair (m, results, failed);
+  if (failed != 0)
     mirror_repair (m, failed, sector, count);
   return true;
 }

@@ -48,7 +48,7 @@ struct piece {
   struct dm_mirror *mirror;
   unsigned long targets;        /* that the leg read is taken out of */
   unsigned long rewritten;      /* of these, that get also what they have */
-  unsigned long shown;          /* the leg that was read, if there are any such */
+  unsigned long shown;          /* the leg that was read, if they have it already */
   sector_t sector, count;
   unsigned char *buffer;
 };
@@ -194,15 +194,17 @@ read_source (struct dm_mirror *m, unsigned long legs, bool in_part,
   return r;
 }
 
-/* Called with the range locked: the leg has been written.  Can it be read now? */
+/* Called with the range locked: the leg has been written what one SHOWS.  Can it be read
+ * now?
+ */
 static void
-check_rewritten (struct dm_mirror *m, unsigned int leg, void *buffer,
-                 sector_t sector, sector_t count)
+check_rewritten (struct dm_mirror *m, unsigned int leg, unsigned long shown,
+                 void *buffer, sector_t sector, sector_t count)
 {
   struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
   const struct mirror_failure failure = {
     .op = DM_IO_READ, .sector = sector, .count = count, .legs = 1UL << leg,
-    .results = results,
+    .shown = shown, .results = results,
   };
 
   if (mirror_read_leg (m, leg, buffer, sector, count, &results[leg]) != 0)
@@ -214,15 +216,15 @@ check_rewritten (struct dm_mirror *m, unsigned int leg, void *buffer,
                sector * DM_IO_SECTOR_SIZE);
 }
 
-/* Called with the range locked: write what another leg has to LEGS, which could not be read
+/* Called with the range locked: write what SOURCE has to LEGS, which could not be read
  * (R1), but for those that have been WRITTEN.  One that cannot be written, or not be read
  * then, has failed.  The contents of BUFFER are lost.
  */
 static void
-rewrite (struct dm_mirror *m, unsigned long legs, unsigned long written,
-         void *buffer, sector_t sector, sector_t count)
+rewrite (struct dm_mirror *m, unsigned int source, unsigned long legs,
+         unsigned long written, void *buffer, sector_t sector, sector_t count)
 {
-  const struct piece piece = { .mirror = m };
+  const struct piece piece = { .mirror = m, .shown = 1UL << source };
   unsigned long absent;
 
   legs &= mirror_used (m);
@@ -231,7 +233,7 @@ rewrite (struct dm_mirror *m, unsigned long legs, unsigned long written,
   write_targets (&piece, legs & ~written, buffer, sector, count);
   FOR_EACH_LEG (i, legs)
     if (mirror_used (m) & 1UL << i)
-      check_rewritten (m, i, buffer, sector, count);
+      check_rewritten (m, i, piece.shown, buffer, sector, count);
   dm_log_end (m->log, sector, count);
 }
 
@@ -258,7 +260,7 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
   r = all_zero (p->buffer, count * DM_IO_SECTOR_SIZE) ?
     zero_targets (&rest, sector, count) :
     write_targets (&rest, rest.targets, p->buffer, sector, count);
-  rewrite (p->mirror, bad, rest.targets, p->buffer, sector, count);
+  rewrite (p->mirror, source, bad, rest.targets, p->buffer, sector, count);
   return r;
 }
 
@@ -589,6 +591,7 @@ mirror_repair (struct dm_mirror *m, unsigned long legs, sector_t sector,
   sector_t end = sector + count;
   struct range_lock range;
   unsigned long bad;
+  int source;
 
   if (buffer == NULL) {
     g_warning ("no memory to rewrite what could not be read");
@@ -597,8 +600,9 @@ mirror_repair (struct dm_mirror *m, unsigned long legs, sector_t sector,
   for (; sector < end; sector += count) {
     count = MIN (MIRROR_PIECE, end - sector);
     range_lock (&m->ranges, &range, sector, count);
-    if (read_source (m, ~legs, true, buffer, sector, count, &bad) >= 0)
-      rewrite (m, bad | legs, 0, buffer, sector, count);
+    source = read_source (m, ~legs, true, buffer, sector, count, &bad);
+    if (source >= 0)
+      rewrite (m, source, bad | legs, 0, buffer, sector, count);
     range_unlock (&m->ranges, &range);
   }
 }

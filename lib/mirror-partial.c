@@ -23,7 +23,7 @@
 /* So long after a doubt has ended is it waited for that the chunks are copied, and so often
  * looked.
  */
-#define COPY_NSEC (10 * NSEC_PER_SEC)
+#define COPY_NSEC (60 * NSEC_PER_SEC)
 #define LOOK_NSEC (NSEC_PER_SEC / 10)
 
 static unsigned long
@@ -46,7 +46,7 @@ mirror_in_sync_for (const struct dm_mirror *m, sector_t sector, sector_t count)
 void
 mirror_begin_reading (const struct dm_mirror *m, struct mirror_reading *r)
 {
-  r->departures = __atomic_load_n (&m->departures, __ATOMIC_ACQUIRE);
+  r->changes = __atomic_load_n (&m->partial_changes, __ATOMIC_ACQUIRE);
   r->legs = mirror_in_sync_for (m, r->sector, r->count);
   r->in_sync = mirror_in_sync (m);
 }
@@ -60,8 +60,15 @@ mirror_is_right (struct dm_mirror *m, const struct mirror_reading *r,
   if (r->in_sync & bit)
     return mirror_in_sync (m) & bit;
   range_wait (&m->ranges, r->sector, r->count);
-  return __atomic_load_n (&m->departures, __ATOMIC_ACQUIRE) == r->departures &&
-    mirror_in_sync_for (m, r->sector, r->count) & bit;
+  return mirror_in_sync_for (m, r->sector, r->count) & bit &&
+    !mirror_may_read_again (m, r);
+}
+
+bool
+mirror_may_read_again (const struct dm_mirror *m,
+                       const struct mirror_reading *r)
+{
+  return __atomic_load_n (&m->partial_changes, __ATOMIC_ACQUIRE) != r->changes;
 }
 
 void
@@ -73,7 +80,7 @@ mirror_use_in_part (struct dm_mirror *m, unsigned int leg)
   used = (m->recovering & ~m->partial) & 1UL << leg && m->unflushed == 0 &&
     dm_log_lacks_only_doubtful (m->log, leg);
   if (used)
-    mirror_set_member (&m->partial, leg, true);
+    mirror_set_partial (m, m->partial | 1UL << leg);
   pthread_mutex_unlock (&m->state_lock);
   if (used)
     mirror_report (m, leg, "is used again, but for chunks where older writes may still "
@@ -81,33 +88,50 @@ mirror_use_in_part (struct dm_mirror *m, unsigned int leg)
 }
 
 void
-mirror_leave_part (struct dm_mirror *m, unsigned long legs)
+mirror_set_partial (struct dm_mirror *m, unsigned long legs)
 {
-  if ((m->partial & legs) == 0)
+  if (m->partial == legs)
     return;
-  __atomic_and_fetch (&m->partial, ~legs, __ATOMIC_RELEASE);
-  __atomic_add_fetch (&m->departures, 1, __ATOMIC_ACQ_REL);
+  __atomic_store_n (&m->partial, legs, __ATOMIC_RELEASE);
+  __atomic_add_fetch (&m->partial_changes, 1, __ATOMIC_ACQ_REL);
 }
 
-/* Called with state_lock.  Too few legs have these sectors, and it is only a matter of time
- * until enough do?
+static bool
+are_enough (const struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  return COUNT (mirror_in_sync_for (m, sector, count)) >= m->quorum;
+}
+
+static bool
+is_stuck (struct dm_mirror *m)
+{
+  bool stuck;
+
+  pthread_mutex_lock (&m->work.lock);
+  stuck = m->work.stuck;
+  pthread_mutex_unlock (&m->work.lock);
+  return stuck;
+}
+
+/* Called with state_lock, when too few legs have something: is it only a matter of time until
+ * enough do?
  */
 static bool
-will_be_enough (const struct dm_mirror *m, sector_t sector, sector_t count)
+will_be_enough (struct dm_mirror *m)
 {
-  return COUNT (mirror_in_sync_for (m, sector, count)) < m->quorum &&
-    COUNT (m->in_sync | m->partial) >= m->quorum &&
-    ((m->partial & m->in_doubt) != 0 ||
-     clock_now () < m->doubt_ended + COPY_NSEC);
+  if (COUNT (m->in_sync | m->partial) < m->quorum)
+    return false;
+  return (m->partial & m->in_doubt) != 0 ||
+    (clock_now () < m->doubt_ended + COPY_NSEC && !is_stuck (m));
 }
 
 void
 mirror_await_part (struct dm_mirror *m, sector_t sector, sector_t count)
 {
-  if (partial_legs (m) == 0)
+  if (partial_legs (m) == 0 || are_enough (m, sector, count))
     return;
   pthread_mutex_lock (&m->state_lock);
-  while (!m->stop && will_be_enough (m, sector, count))
+  while (!m->stop && !are_enough (m, sector, count) && will_be_enough (m))
     mirror_wait_until (&m->state_changed, &m->state_lock,
                        clock_now () + LOOK_NSEC);
   pthread_mutex_unlock (&m->state_lock);

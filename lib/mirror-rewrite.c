@@ -39,7 +39,7 @@ mirror_distrust (struct dm_mirror *m, unsigned long legs)
   FOR_EACH_LEG (i, legs)
     mirror_set_member (&m->unflushed, i, true);
   if (legs != 0)
-    mirror_leave_part (m, m->partial);
+    mirror_set_partial (m, 0);
   pthread_mutex_unlock (&m->state_lock);
 }
 

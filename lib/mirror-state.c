@@ -83,11 +83,8 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
   struct leg *l = &m->legs[leg];
 
   mirror_set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
+  mirror_set_partial (m, m->partial & ~(1UL << leg));
   mirror_set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
-  if (state == DM_MIRROR_IN_SYNC)
-    mirror_set_member (&m->partial, leg, false);
-  else
-    mirror_leave_part (m, 1UL << leg);
   mirror_set_member (&m->unflushed, leg, false);
   if (l->state == DM_MIRROR_IN_SYNC || l->state == DM_MIRROR_RECOVERING)
     mirror_note_left (l);
@@ -277,6 +274,9 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
     note_difference (m, f);
     return mirror_recovering (m);
   }
+  /* What one that is in sync in part shows they have all. */
+  if (f->shown & ~in_sync)
+    return f->legs & mirror_used (m) & ~in_sync;
   last = preferably_not (in_sync, mirror_offline (m));
   if (last & f->shown)
     last = f->shown;
@@ -384,17 +384,36 @@ mirror_await_doubt (struct dm_mirror *m, sector_t sector, sector_t count)
 
 /*----------------------------------------------------------------------*/
 
+/* Called with state_lock: these have left.  One that was in sync and could not be flushed may
+ * have shown less by then than others have; who recovers may have been copied that.
+ */
+static void
+mistrust_copies (struct dm_mirror *m, unsigned long left,
+                 const struct mirror_failure *f)
+{
+  bool again = false;
+
+  FOR_EACH_LEG (i, left)
+    again = again || has_not_flushed (i, f);
+  if (!again)
+    return;
+  mirror_set_partial (m, 0);
+  mirror_copy_again (m);
+}
+
 int
 mirror_failed (struct dm_mirror *m, const struct mirror_failure *f)
 {
-  unsigned long dropped;
+  unsigned long dropped, in_sync;
   int r;
 
   pthread_mutex_lock (&m->state_lock);
   doubt (m, f);
+  in_sync = mirror_in_sync (m);
   dropped = choose_dropped (m, f);
   set_failed (m, f, dropped);
   r = dm_log_drop (m->log, dropped);
+  mistrust_copies (m, dropped & in_sync, f);
   pthread_cond_broadcast (&m->state_changed);
   pthread_mutex_unlock (&m->state_lock);
 
@@ -418,11 +437,11 @@ revive_alone (struct dm_mirror *m, unsigned int leg)
     return false;
   /* So that none of the others is read if it can be reached just now. */
   __atomic_store_n (&m->in_sync, 1UL << leg, __ATOMIC_RELEASE);
-  mirror_leave_part (m, partial);
+  mirror_set_partial (m, 0);
   if (bdev_revive (m->legs[leg].region.bdev) == 0)
     return true;
   __atomic_store_n (&m->in_sync, in_sync, __ATOMIC_RELEASE);
-  __atomic_store_n (&m->partial, partial, __ATOMIC_RELEASE);
+  mirror_set_partial (m, partial);
   return false;
 }
 
@@ -772,6 +791,10 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   if (!done)
     return;
   mirror_rewrite (m);           /* or those that cannot be flushed are dropped */
+  /* One that cannot be flushed, and nobody has noticed yet, may have lost what it was to be
+   * copied from it.
+   */
+  mirror_flush_legs (m, mirror_in_sync (m));
   stamped = bdev_stamp (l->region.bdev, &stamp);
 
   pthread_mutex_lock (&m->state_lock);
@@ -788,8 +811,6 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
     mirror_report (m, leg, "is in sync");
     FOR_EACH_LEG (i, dropped)
       mirror_report (m, i, "has failed");
-    /* One that cannot be flushed, and nobody has noticed yet, may differ. */
-    mirror_flush_legs (m, mirror_in_sync (m));
   }
   if (stamped < 0)
     mirror_failed_flush (m, leg, -stamped);

@@ -64,7 +64,9 @@ leg_status (struct dm_mirror *m, unsigned int leg,
   else if (reason == NULL && mirror_unflushed (m) & 1UL << leg)
     reason = "it may not have kept all that it shows";
   else if (reason == NULL && m->partial & 1UL << leg)
-    reason = "it is used, but for chunks where older writes may still land";
+    reason = m->in_doubt & 1UL << leg ?
+      "it is used, but for chunks where older writes may still land" :
+      "it is used, but for chunks that are yet to be copied";
   status->name = g_strdup (l->name);
   status->state = l->state;
   status->by_user = l->by_user;

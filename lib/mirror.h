@@ -91,7 +91,7 @@ struct dm_mirror {
   unsigned int rewrites;        /* the same: tries of mirror_rewrite */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
   unsigned long partial;        /* atomic: of those recovering, that lack nothing else */
-  unsigned int departures;      /* atomic: how often one was taken out of partial */
+  unsigned int partial_changes; /* atomic: how often that has changed */
   uint64_t doubt_ended;         /* clock_now; owned by state_lock */
   /* Atomic: legs in sync that may show what they have not kept, as a flush has failed since
    * the start: they count for no quorum, and nothing becomes clean, until mirror_rewrite
@@ -372,7 +372,7 @@ extern unsigned long mirror_in_sync_for (const struct dm_mirror *m,
 struct mirror_reading {
   sector_t sector, count;
   unsigned long legs, in_sync;
-  unsigned int departures;
+  unsigned int changes;
 };
 extern void mirror_begin_reading (const struct dm_mirror *m,
                                   struct mirror_reading *reading);
@@ -380,10 +380,14 @@ extern bool mirror_is_right (struct dm_mirror *m,
                              const struct mirror_reading *reading,
                              unsigned int leg);
 
+/* If nothing can be read: is it worth another try, since others could be read by now? */
+extern bool mirror_may_read_again (const struct dm_mirror *m,
+                                   const struct mirror_reading *reading);
+
 /* A leg that recovers is used in part, if it lacks only chunks in doubt. */
 extern void mirror_use_in_part (struct dm_mirror *m, unsigned int leg);
-/* Called with state_lock: these legs, if they are used in part, are not any more. */
-extern void mirror_leave_part (struct dm_mirror *m, unsigned long legs);
+/* Called with state_lock: these are the legs that are used in part. */
+extern void mirror_set_partial (struct dm_mirror *m, unsigned long legs);
 
 /* Before a write to these sectors or, with COUNT 0, a flush; with no range locked.  If there
  * is no quorum for it as it concerns chunks in doubt, wait until these have been copied.

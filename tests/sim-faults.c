@@ -259,13 +259,19 @@ is_recorded (const struct dm_log *log)
     log_next_bit (log->sets, 0, log->g.blocks) == log->g.blocks;
 }
 
-/* And what was seen is durable. */
+/* And what was seen is durable; or all has been copied to it, durably. */
 static bool
 was_looked_at (const struct sim_device *dev)
 {
-  return mirror != NULL && is_used (dev) &&
-    (mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC ||
-     is_recorded (mirror->log));
+  struct sim_record record;
+
+  if (mirror == NULL || !is_used (dev))
+    return false;
+  if (mirror->legs[dev->leg].state == DM_MIRROR_IN_SYNC ||
+      is_recorded (mirror->log))
+    return true;
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  return sim_in_sync (&record, dev);
 }
 
 void
@@ -282,6 +288,19 @@ sim_note_looked (unsigned long set)
       continue;
     legs[i]->edited = legs[i]->behind = false;
   }
+}
+
+void
+sim_note_joined (unsigned long used)
+{
+  struct sim_record record;
+  unsigned int i;
+
+  sim_record_read (&record, true, SIM_ALL_COPIES);
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && sim_in_sync (&record, legs[i]) &&
+        used & 1UL << legs[i]->leg)
+      legs[i]->edited = legs[i]->behind = false;
 }
 
 /* A leg in sync that is not what the log takes it for, and can be told from what it was

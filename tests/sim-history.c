@@ -499,10 +499,12 @@ shut_down (void)
 {
   uint64_t begun = sim_flush_begin ();
   struct dm_mirror *ending = mirror;
+  unsigned long used = mirror_used (mirror);
 
   sim_note_looked (0);
   mirror = NULL;
   dm_mirror_free (ending);
+  sim_note_joined (used);
   if (sim_must_succeed ())
     sim_flush_end (begun, SIM_ALL_CLIENTS);
   else

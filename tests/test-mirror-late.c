@@ -290,8 +290,9 @@ await_part (struct volume *v, unsigned int leg, int what, sector_t sector)
 
   client_start (&waiting);
   g_assert_false (client_ends_soon (&waiting));
-  end_doubt (v, leg);
+  __atomic_store_n (&v->legs[leg]->late_until, clock_now (), __ATOMIC_RELAXED);
   g_assert_true (client_finish (&waiting));
+  end_doubt (v, leg);
 }
 
 /* It counts for quorum=, but where it is in doubt. */
@@ -566,6 +567,126 @@ test_partial_lacks_all (struct volume *v, unsigned int unused)
   g_assert_cmpuint (log_lines_count ("*is used again, but for*"), ==, 0);
 }
 
+/* The only leg in sync can be read there no more, nor be written: it stays, as it has all else,
+ * and so does the one that has this.
+ */
+static void
+test_partial_kept (struct volume *v, unsigned int op)
+{
+  start_partial (v, 1, 1);
+  volume_fail (v, 0, op, EIO, ELSEWHERE, 1);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_IN_SYNC);
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_RECOVERING);
+  __atomic_store_n (&v->legs[1]->late_until, clock_now (), __ATOMIC_RELAXED);
+  AWAIT (leg_lacks (v, 1) == 0);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  volume_heal (v);
+  end_doubt (v, 1);
+}
+
+/* It has only lost its connection, to which nothing was in flight. */
+static void
+test_partial_disconnected (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault once = {
+    .ops = MOCK_READ | MOCK_WRITE, .error = ENOTCONN, .times = 1,
+  };
+
+  start_partial (v, 1, 1);
+  mock_fault (v->legs[0], &once);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_RECOVERING);
+  volume_heal (v);
+  end_doubt (v, 1);
+}
+
+/* It is gone, and tried again and again while the other is read. */
+static void
+test_partial_revives (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault slow = {
+    .ops = MOCK_READ, .gate = &v->log_gate, .times = 1,
+  };
+  struct client reader = { .v = v, .what = CLIENT_READ, .sector = ELSEWHERE };
+  unsigned int n;
+
+  start_partial (v, 0, 1);
+  mock_set_revive (v->legs[1], 100000, 0);
+  mock_set_failed (v->legs[1], true);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  mock_fault (v->legs[0], &slow);
+  client_start (&reader);
+  mock_gate_await (&v->log_gate, 1);
+  n = mock_revives (v->legs[1]);
+  AWAIT (mock_revives (v->legs[1]) >= n + 2);
+  mock_gate_open (&v->log_gate);
+  g_assert_true (client_finish (&reader));
+  g_assert_cmpint (reader.byte, ==, 1);
+  mock_set_revive (v->legs[1], 0, 0);
+  end_doubt (v, 0);
+}
+
+/* What cannot be flushed is noticed before another takes its place that was copied from it:
+ * of LEGS, the last is added, and another may be in sync in part.
+ */
+static void
+check_unnoticed (struct volume *v, unsigned int legs)
+{
+  const struct mock_fault bad = {
+    .ops = MOCK_FLUSH, .gate = &v->gate, .error = EIO,
+  };
+  unsigned int last = legs - 1;
+  struct dm_mirror_leg leg = { 0 };
+  char *error = NULL;
+
+  g_assert_cmpint (dm_mirror_fail (v->mirror, last), ==, 0);
+  mock_fault (v->legs[0], &bad);
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  leg_set (v, 0, 1, ELSEWHERE, 1);
+  leg.region = volume_region (v, last);
+  leg.name = dm_bdev_name (v->legs[last]);
+  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, last);
+  AWAIT (leg_lacks (v, last) == 0);
+  mock_gate_open (&v->gate);
+  AWAIT (log_lines_count ("*leg0*flush failed*") > 0);
+  g_assert_false (volume_flush (v) && volume_read (v, ELSEWHERE) != 7);
+  volume_heal (v);
+  for (last = 0; last < legs; last++)
+    __atomic_store_n (&v->legs[last]->late_until, clock_now (), __ATOMIC_RELAXED);
+  volume_await_in_sync (v);
+  volume_assert_alike (v, BIT (legs) - 1);
+}
+
+static void
+test_partial_unnoticed (struct volume *v, unsigned int unused)
+{
+  start_some (v, 1, LEGS, 1);
+  check_unnoticed (v, LEGS);
+}
+
+static void
+test_unnoticed (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (2) - 1, &volume_plain);
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  check_unnoticed (v, 2);
+}
+
+/* What is in doubt is copied slowly: that is waited for, too. */
+static void
+test_partial_slow (struct volume *v, unsigned int unused)
+{
+  volume_again (v, 2, SECTORS, CHUNK, BIT (2) - 1, &volume_plain);
+  v->options.quorum = 2;
+  v->options.resync_rate = CHUNK * SECTOR / 13;
+  lose_change (v, 1, 10 * LATE_NSEC, false);
+  await_partial (v, 1);
+  await_part (v, 1, CLIENT_FLUSH, 0);
+}
+
 /* It is no substitute for the last leg that has all. */
 static void
 test_partial_alone (struct volume *v, unsigned int leg)
@@ -655,6 +776,13 @@ static const struct volume_test tests[] = {
   { "s5-partial/outage", test_partial_outage, 0, &volume_plain },
   { "s5-partial/gives", test_partial_gives, 1, &volume_plain },
   { "s5-partial/lacks-all", test_partial_lacks_all, 0, &volume_plain },
+  { "s5-partial/kept/written", test_partial_kept, MOCK_READ | MOCK_WRITE, &volume_plain },
+  { "s5-partial/kept/read", test_partial_kept, MOCK_READ, &volume_plain },
+  { "s5-partial/disconnected", test_partial_disconnected, 0, &volume_plain },
+  { "s5-partial/revives", test_partial_revives, 0, &volume_plain },
+  { "s5-partial/unnoticed", test_partial_unnoticed, 0, &volume_plain },
+  { "s5-partial/slow", test_partial_slow, 0, &volume_plain },
+  { "f1-unnoticed", test_unnoticed, 0, &volume_plain },
   { "s5-partial/alone", test_partial_alone, 1, &volume_plain },
   { "s5-lost/last-read", test_lost_last, false, &volume_plain },
   { "s5-lost/last-write", test_lost_last, true, &volume_plain },
