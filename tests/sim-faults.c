@@ -469,7 +469,7 @@ set_copy_back (struct sim_device *dev)
   return true;
 }
 
-/* Is there another that has surely been written since that leg was quiet? */
+/* Is there another that has surely been written since that leg was quiet, and is believed? */
 static bool
 other_was_written (const struct sim_record *record,
                    const struct sim_device *dev)
@@ -479,6 +479,7 @@ other_was_written (const struct sim_record *record,
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i] != dev && sim_in_sync (record, legs[i]) &&
         legs[i]->present && !legs[i]->remote && !legs[i]->edited &&
+        !(sim_beside_old_copies () & 1UL << legs[i]->leg) &&
         record->stamp[legs[i]->leg] != 0 &&
         legs[i]->mtime > record->latest_stamp[legs[i]->leg] &&
         legs[i]->mtime > record->stamp[dev->leg])
