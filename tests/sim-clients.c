@@ -131,6 +131,7 @@ struct change {
   unsigned int flags, handle;
   unsigned int begun[MAX_SECTORS];
   unsigned long counted;        /* legs, at the beginning */
+  unsigned int partial_changes; /* of the mirror, then */
   unsigned long unflushed;      /* the same: those whose flush has failed */
   unsigned int losses[SIM_MAX_LEGS];
 };
@@ -151,6 +152,7 @@ begin_change (struct change *c)
 
   sim_record_read (&record, true, SIM_ALL_COPIES);
   c->counted = who_counts (c, &record);
+  c->partial_changes = mirror->partial_changes;
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL) {
       c->losses[i] = legs[i]->losses;
@@ -234,6 +236,9 @@ check_quorum (const struct change *c, const struct sim_record *record)
   unsigned long counted = c->counted | who_counts (c, record);
   unsigned int i, have = 0;
 
+  /* Some may have counted in between. */
+  if (c->partial_changes != mirror->partial_changes)
+    counted |= mirror_used (mirror);
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL && legs[i]->leg >= 0 &&
         counted & 1UL << legs[i]->leg &&
