@@ -291,15 +291,14 @@ sim_note_looked (unsigned long set)
 }
 
 void
-sim_note_joined (unsigned long used)
+sim_note_joined (void)
 {
   struct sim_record record;
   unsigned int i;
 
   sim_record_read (&record, true, SIM_ALL_COPIES);
   for (i = 0; i < SIM_MAX_LEGS; i++)
-    if (legs[i] != NULL && sim_in_sync (&record, legs[i]) &&
-        used & 1UL << legs[i]->leg)
+    if (legs[i] != NULL && sim_in_sync (&record, legs[i]))
       legs[i]->edited = legs[i]->behind = false;
 }
 

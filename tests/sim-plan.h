@@ -74,8 +74,8 @@ extern unsigned long sim_other_disks (void);
 extern unsigned long sim_edited (void);
 /* The mirror has looked at those that it uses, and at the time of these. */
 extern void sim_note_looked (unsigned long set);
-/* A server has ended that used these legs: those in sync, says the log, have all it copied. */
-extern void sim_note_joined (unsigned long used);
+/* A server has ended: legs in sync, says the log, have all that it copied. */
+extern void sim_note_joined (void);
 
 /* Count an event if a leg is being recovered, slowly. */
 extern void sim_count_in_recovery (enum sim_event event);
