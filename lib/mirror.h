@@ -5,8 +5,9 @@
 
 /* A mirror as its parts see it: dm-mirror.c has the requests,
  * mirror-state.c what becomes of legs, mirror-assemble.c the start,
- * mirror-copy.c recovery and reconciling, mirror-partial.c legs that lack only chunks in
- * doubt, mirror-rewrite.c what could not be flushed, mirror-keeper.c legs that have failed, mirror-threads.c who does it.
+ * mirror-copy.c recovery and reconciling, mirror-doubt.c chunks in doubt,
+ * mirror-partial.c legs that lack only these, mirror-rewrite.c what could not be
+ * flushed, mirror-keeper.c legs that have failed, mirror-threads.c who does it.
  * The comment in dm-mirror.c tells about locks.
  */
 
@@ -251,18 +252,6 @@ extern void mirror_note_loss (struct dm_mirror *m);
 extern bool mirror_is_outage (const struct dm_mirror *m);
 extern bool mirror_go_on_with (struct dm_mirror *m, unsigned int leg);
 
-/* Chunks in doubt (S5).  Before a write to these sectors or a read: if each leg in sync
- * may still get an older write there, wait until that is over.  begin_doubt is for
- * the start after a crash, and legs that turn up soon after it: all that was being
- * written or copied, on these legs; with state_lock, if there are threads.  end_doubt is
- * called every so often.
- */
-extern void mirror_await_doubt (struct dm_mirror *m, sector_t sector,
-                                sector_t count);
-extern void mirror_begin_doubt (struct dm_mirror *m, unsigned long legs,
-                                uint64_t until);
-extern void mirror_end_doubt (struct dm_mirror *m);
-
 /* The file of a leg is not where it was.  What is there, or comes there, lacks
  * everything.
  */
@@ -355,6 +344,28 @@ extern bool mirror_cannot_flush (const struct dm_mirror *m);
  * something else by now; they lack again what is dirty.
  */
 extern void mirror_copy_again (struct dm_mirror *m);
+
+/*----------------------------------------------------------------------
+ * mirror-doubt.c
+ */
+
+/* Called with state_lock: a change has failed on legs; where their connections have ended it
+ * may still be done, so its chunks are in doubt there.
+ */
+extern void mirror_doubt (struct dm_mirror *m,
+                          const struct mirror_failure *failure);
+
+/* Chunks in doubt (S5).  Before a write to these sectors or a read: if each leg in sync
+ * may still get an older write there, wait until that is over.  begin_doubt is for
+ * the start after a crash, and legs that turn up soon after it: all that was being
+ * written or copied, on these legs; with state_lock, if there are threads.  end_doubt is
+ * called every so often.
+ */
+extern void mirror_await_doubt (struct dm_mirror *m, sector_t sector,
+                                sector_t count);
+extern void mirror_begin_doubt (struct dm_mirror *m, unsigned long legs,
+                                uint64_t until);
+extern void mirror_end_doubt (struct dm_mirror *m);
 
 /*----------------------------------------------------------------------
  * mirror-partial.c
