@@ -240,6 +240,20 @@ is_changing (const struct dm_log *log)
     log_next_bit (log->dirty.disk, 0, n) < n;
 }
 
+/* Those of COPIES, by number, that show the present epoch or none, even if one of their two
+ * superblocks is lost.
+ */
+static uint64_t
+surely_heard (struct dm_log *log, unsigned long copies)
+{
+  unsigned long heard = 0;
+
+  for (; copies != 0; copies &= copies - 1)
+    if (log->copies[__builtin_ctzl (copies)].stale == 0)
+      heard |= copies & -copies;
+  return copy_numbers (log, heard);
+}
+
 /* One that has been in use no longer is.  If all that had the epoch before this
  * one have this one as well nobody has to be told from the others by that: one
  * copy may fail and come back for ever, while another is away.
@@ -247,10 +261,11 @@ is_changing (const struct dm_log *log)
 static void
 new_epoch (struct dm_log *log)
 {
+  unsigned long copies = log->current | log->joining; /* no others have it */
   struct log_super *super = &log->super;
 
   if (super->num_history == 0 ||
-      (log->may_have_heard_last & ~log->heard) != 0) {
+      (log->may_have_heard_last & ~surely_heard (log, copies)) != 0) {
     memmove (super->history + 1, super->history,
              sizeof super->history - sizeof super->history[0]);
     super->num_history = MIN (super->num_history + 1, LOG_HISTORY);
@@ -263,21 +278,26 @@ new_epoch (struct dm_log *log)
   super->epoch = log_random ();
   super->generation++;
   log->may_have_heard_last = log->may_have_heard;
-  log->heard = log->may_have_heard = 0;
+  log->may_have_heard = 0;
+  for (; copies != 0; copies &= copies - 1)
+    log->copies[__builtin_ctzl (copies)].stale = LOG_BOTH_SUPERS;
 }
 
 static unsigned long
 put_super (struct dm_log *log, unsigned long copies)
 {
+  struct log_copy *copy;
   unsigned long failed;
 
   log_encode_super (log->writer.buffer, &log->super, log->writer.checksum);
   log->may_have_heard |= copy_numbers (log, copies);
   failed = log_copies_io (log, &log->writer, copies, DM_IO_WRITE, DM_IO_FUA,
                           LOG_SUPER_AT, 1);
-  log->heard |= copy_numbers (log, copies & ~failed);
-  for (copies &= ~failed; copies != 0; copies &= copies - 1)
-    log->copies[__builtin_ctzl (copies)].newest ^= 1;
+  for (copies &= ~failed; copies != 0; copies &= copies - 1) {
+    copy = &log->copies[__builtin_ctzl (copies)];
+    copy->newest ^= 1;
+    copy->stale &= ~(1U << copy->newest);
+  }
   return failed;
 }
 
@@ -601,6 +621,17 @@ log_commit (struct dm_log *log, bool clears)
   return log->dead ? -EIO : 0;
 }
 
+/* What was torn when the last server wrote it is of an epoch that nobody knows.  If the
+ * next superblock were torn there as well the two could make it whole.
+ */
+static unsigned long
+spoil_torn (struct dm_log *log)
+{
+  memset (log->writer.buffer, 0xff, LOG_BLOCK);
+  return log_copies_io (log, &log->writer, log->torn, DM_IO_WRITE, DM_IO_FUA,
+                        LOG_SUPER_AT, 1);
+}
+
 /* Before anything else is written it is known that this server has not ended, and copies
  * that have missed a superblock are out of use: those in use differ by one at most.  The
  * copies that are behind have all blocks of the commit, which come before the superblock;
@@ -609,9 +640,10 @@ log_commit (struct dm_log *log, bool clears)
 void
 log_catch_up (struct dm_log *log)
 {
-  unsigned long copies = log->current, failed;
+  unsigned long copies = log->current, failed = spoil_torn (log);
 
-  failed = log_copies_io (log, &log->writer, log->behind, DM_IO_FLUSH, 0, 0, 0);
+  failed |= log_copies_io (log, &log->writer, log->behind & ~failed, DM_IO_FLUSH, 0,
+                           0, 0);
   if (log->behind & ~failed)
     failed |= put_super (log, log->behind & ~failed);
   log->behind = 0;

@@ -600,6 +600,8 @@ add_copies (struct finds *f, struct dm_log *log)
                                      f->find[i].super.sequence);
         if (f->find[i].super.sequence < log->super.sequence)
           log->behind |= 1UL << (log->num_copies - 1);
+        if (f->find[i].supers[!c->newest] == LOG_INVALID)
+          log->torn |= 1UL << (log->num_copies - 1);
         found |= UINT64_C (1) << c->number;
       }
     }

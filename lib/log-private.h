@@ -32,6 +32,7 @@ struct log_leg {
   uint64_t until, stamp;        /* durable; stamp: its mtime, or 0 */
 };
 
+#define LOG_BOTH_SUPERS 3U
 struct log_copy {
   struct io_region region;
   char *name;
@@ -39,6 +40,7 @@ struct log_copy {
   char *leg;                    /* the same: id of that beside which it is */
   unsigned int number;          /* in log_super.copies */
   unsigned int newest;          /* which of its superblocks is */
+  unsigned int stale;           /* a set: which may be of an epoch before the present one */
   bool too_small;
   bool superseded;              /* others know that this one is outdated */
   bool set_back;                /* see dm_log_is_set_back */
@@ -73,7 +75,8 @@ struct dm_log {
   struct log_leg legs[LOG_MAX_LEGS];
   struct log_map dirty, lacking[LOG_MAX_LEGS];
   unsigned long absent;         /* legs */
-  unsigned long behind;         /* copies without the last superblock, at a start */
+  /* Copies, at a start: without the last superblock; with half a one beside their newest. */
+  unsigned long behind, torn;
   unsigned long away;           /* legs: see dm_log_set_away */
   unsigned long unwanted;       /* copies: see log_expel */
 
@@ -129,10 +132,8 @@ struct dm_log {
   uint64_t *set_blocks, *clear_blocks; /* of this commit */
   unsigned long joining;        /* copies that are about to be in use */
   bool recovering;              /* a leg is, at this commit */
-  /* Copies, by number, that surely have the epoch; that may have it; that may
-   * have the one before it.
-   */
-  uint64_t heard, may_have_heard, may_have_heard_last;
+  /* Copies, by number, that may have the epoch; that may have the one before it. */
+  uint64_t may_have_heard, may_have_heard_last;
   struct log_writer writer;
   unsigned long unlabelled;     /* copies in use whose label is bad */
   bool copy_missing;            /* one in use was not found */

@@ -136,12 +136,13 @@ struct change {
   unsigned int losses[SIM_MAX_LEGS];
 };
 
-/* Legs in sync, and those that are so in part and do not lack this (S5). */
+/* Legs that are in sync in part and do not lack this (S5).  It waits for a lock, so what
+ * else is to be known is found out after it.
+ */
 static unsigned long
-who_counts (const struct change *c, const struct sim_record *record)
+having (const struct change *c)
 {
-  return record->in_sync |
-    dm_log_having (mirror->log, mirror->partial, c->sector, c->count);
+  return dm_log_having (mirror->log, mirror->partial, c->sector, c->count);
 }
 
 static void
@@ -150,8 +151,9 @@ begin_change (struct change *c)
   struct sim_record record;
   uint32_t i;
 
+  c->counted = having (c);
   sim_record_read (&record, true, SIM_ALL_COPIES);
-  c->counted = who_counts (c, &record);
+  c->counted |= record.in_sync;
   c->partial_changes = mirror->partial_changes;
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL) {
@@ -231,9 +233,10 @@ is_unflushed (const struct change *c, const struct sim_device *leg)
 }
 
 static void
-check_quorum (const struct change *c, const struct sim_record *record)
+check_quorum (const struct change *c, const struct sim_record *record,
+              unsigned long having_it)
 {
-  unsigned long counted = c->counted | who_counts (c, record);
+  unsigned long counted = c->counted | record->in_sync | having_it;
   unsigned int i, have = 0;
 
   /* Some may have counted in between. */
@@ -255,6 +258,7 @@ check_quorum (const struct change *c, const struct sim_record *record)
 static void
 check_change (const struct change *c)
 {
+  unsigned long having_it = having (c);
   struct sim_record record;
   unsigned int i;
 
@@ -262,7 +266,7 @@ check_change (const struct change *c)
   for (i = 0; i < SIM_MAX_LEGS; i++)
     if (legs[i] != NULL)
       check_leg (c, &record, legs[i]);
-  check_quorum (c, &record);
+  check_quorum (c, &record, having_it);
 }
 
 static void
@@ -275,10 +279,10 @@ end_change (const struct change *c, bool ok, bool sure)
   sim_update_losses ();
   sim_trace ("%s: %u to %u+%u: %s", sim_fiber_name (sim_self ()), c->value,
              c->sector, c->count, ok ? "done" : "failed");
-  if (ok && sure)
-    check_change (c);
   sim_write_end (c->handle, !ok || !sure ? SIM_MAYBE :
                  c->flags & DM_IO_FUA ? SIM_DURABLE : SIM_DONE);
+  if (ok && sure)               /* it waits for a lock, and a loss may come meanwhile */
+    check_change (c);
 }
 
 static void
@@ -337,10 +341,11 @@ do_zero (void)
 }
 
 /* A flush of a client has failed.  As those that have failed a flush leave if another has
- * not, that is not known of them yet if another is in sync.
+ * not, that is not known of them yet if another is in sync; nor if this one has succeeded
+ * there and tells of an earlier loss, while another's has just failed.
  */
 static void
-hear (unsigned int client)
+hear (unsigned int client, const struct dm_io_result *results)
 {
   struct sim_record record;
   bool all = true;
@@ -352,14 +357,15 @@ hear (unsigned int client)
     if (legs[i] != NULL && sim_in_sync (&record, legs[i]))
       all = all && legs[i]->flush_failed;
   for (i = 0; i < SIM_MAX_LEGS; i++)
-    if (legs[i] != NULL)
-      legs[i]->is_unflushed = all && legs[i]->flush_failed;
+    if (legs[i] != NULL && legs[i]->leg >= 0)
+      legs[i]->is_unflushed = all && legs[i]->flush_failed &&
+        (legs[i]->is_unflushed || results[legs[i]->leg].error != 0);
 }
 
 static void
 do_flush (unsigned int client)
 {
-  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct dm_io_result results[DM_IO_MAX_REGIONS] = { { 0 } };
   uint64_t begun = sim_flush_begin ();
   bool ok;
 
@@ -374,7 +380,7 @@ do_flush (unsigned int client)
     sim_flush_failed (begun, 1U << client);
   check_success (ok || told[client] != sim_news, "a flush");
   if (!ok)
-    hear (client);
+    hear (client, results);
 }
 
 static void

@@ -326,6 +326,34 @@ test_forgotten_epoch (void)
   close_logs (&f);
 }
 
+/* A copy keeps the superblock before its newest.  If the newest is lost, as when the power
+ * goes while the copy is erased, it shows an epoch that has to be known still.
+ */
+static void
+test_erased_in_part (void)
+{
+  struct logs f;
+  unsigned int i;
+
+  make_logs (&f, 2);
+  for (i = 0; i < 2; i++)
+    fail_copy (&f, i, MOCK_WRITE);
+  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, -EIO);
+  for (i = 0; i < 2; i++)
+    mend_copy (&f, i);
+  g_assert_true (dm_log_restore (f.log));
+  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
+  fail_copy (&f, 1, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+  mock_clear_faults (f.where[1].bdev);
+  memset (block_of (&f, 1, f.log->copies[1].newest), 0, LOG_BLOCK);
+  g_assert_cmpuint (super_on (&f, 1).generation, ==, 1);
+  log_lines_clear ();
+  load_from (&f, 3);
+  close_logs (&f);
+}
+
 /* A copy beside another leg says nothing of this one. */
 static void
 test_of_another_leg (void)
@@ -524,6 +552,7 @@ main (int argc, char *argv[])
   g_test_add_func ("/log-epochs/s2-of-another-leg", test_of_another_leg);
   g_test_add_func ("/log-epochs/s2-innocent", test_innocent);
   g_test_add_func ("/log-epochs/s2-forgotten-epoch", test_forgotten_epoch);
+  g_test_add_func ("/log-epochs/s2-erased-in-part", test_erased_in_part);
   g_test_add_func ("/log-epochs/s5-late-copy", test_late_copy);
   g_test_add_func ("/log-epochs/s5-late-copies", test_late_copies);
   g_test_add_func ("/log-epochs/s5-late-orderly", test_late_orderly);

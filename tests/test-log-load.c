@@ -322,6 +322,37 @@ test_s3_lost_superblock (void)
   close_logs (&f);
 }
 
+/* S2: half a superblock was the last that was written, and of the next one, in the same
+ * place, perhaps the other half.  The two must not be one that is valid.
+ */
+static void
+test_s2_two_halves (void)
+{
+  struct mock_fault fault = {
+    .ops = MOCK_WRITE, .after = 1, .error = EIO, .length = LOG_BLOCK,
+  };
+  unsigned char torn[LOG_BLOCK];
+  struct logs f;
+  unsigned int older, i;
+
+  make_logs (&f, 2);
+  write_chunk (f.log, 1);
+  older = !f.log->copies[0].newest;
+  memcpy (torn, block_of (&f, 0, older), LOG_BLOCK);
+  memset (torn, 0, DM_IO_SECTOR_SIZE);
+  torn[LOG_BLOCK / 2] = 1;
+  memcpy (block_of (&f, 0, older), torn, LOG_BLOCK);
+  fault.offset = older * LOG_BLOCK;
+  mock_fault (f.where[0].bdev, &fault);
+  restart_from (&f, 3);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 1);
+  for (i = 0; i < LOG_BLOCK; i += DM_IO_SECTOR_SIZE)
+    g_assert_true (memcmp (block_of (&f, 0, older) + i, torn + i,
+                           DM_IO_SECTOR_SIZE) != 0);
+  log_lines_clear ();
+  close_logs (&f);
+}
+
 /*----------------------------------------------------------------------
  * Which one rules
  */
@@ -1190,6 +1221,7 @@ main (int argc, char *argv[])
                    test_s3_block_cannot_be_read);
   g_test_add_func ("/log-load/s3-corrupt-blocks", test_s3_corrupt_blocks);
   g_test_add_func ("/log-load/s3-corrupt-label", test_s3_corrupt_label);
+  g_test_add_func ("/log-load/s2-two-halves", test_s2_two_halves);
   g_test_add_func ("/log-load/s3-misplaced-block", test_s3_misplaced_block);
   g_test_add_func ("/log-load/s3-lost-superblock", test_s3_lost_superblock);
   g_test_add_func ("/log-load/s2-outdated-copies", test_s2_outdated_copies);
