@@ -194,26 +194,35 @@ read_source (struct dm_mirror *m, unsigned long legs, bool in_part,
   return r;
 }
 
-/* Called with the range locked: the leg has been written what one SHOWS.  Can it be read
- * now?
+static void
+say_rewritten (const struct dm_mirror *m, unsigned int leg, sector_t sector,
+               sector_t count)
+{
+  g_warning ("region %u (%s): %" PRIu64 " bytes at offset %" PRIu64 " that could not "
+             "be read have been written again", leg, m->legs[leg].name,
+             count * DM_IO_SECTOR_SIZE, sector * DM_IO_SECTOR_SIZE);
+}
+
+/* Called with the range locked: the legs have been written what one SHOWS.  Can they be
+ * read now?
  */
 static void
-check_rewritten (struct dm_mirror *m, unsigned int leg, unsigned long shown,
+check_rewritten (struct dm_mirror *m, unsigned long legs, unsigned long shown,
                  void *buffer, sector_t sector, sector_t count)
 {
   struct dm_io_result results[DM_IO_MAX_REGIONS] = { 0 };
-  const struct mirror_failure failure = {
-    .op = DM_IO_READ, .sector = sector, .count = count, .legs = 1UL << leg,
-    .shown = shown, .results = results,
+  struct mirror_failure failure = {
+    .op = DM_IO_READ, .sector = sector, .count = count, .shown = shown,
+    .results = results,
   };
 
-  if (mirror_read_leg (m, leg, buffer, sector, count, &results[leg]) != 0)
+  FOR_EACH_LEG (i, legs)
+    if (mirror_read_leg (m, i, buffer, sector, count, &results[i]) != 0)
+      failure.legs |= 1UL << i;
+    else
+      say_rewritten (m, i, sector, count);
+  if (failure.legs != 0)
     mirror_failed (m, &failure);
-  else
-    g_warning ("region %u (%s): %" PRIu64 " bytes at offset %" PRIu64 " that "
-               "could not be read have been written again", leg,
-               m->legs[leg].name, count * DM_IO_SECTOR_SIZE,
-               sector * DM_IO_SECTOR_SIZE);
 }
 
 /* Called with the range locked: write what SOURCE has to LEGS, which could not be read
@@ -231,9 +240,7 @@ rewrite (struct dm_mirror *m, unsigned int source, unsigned long legs,
   if (legs == 0 || dm_log_begin (m->log, sector, count, &absent) < 0)
     return;
   write_targets (&piece, legs & ~written, buffer, sector, count);
-  FOR_EACH_LEG (i, legs)
-    if (mirror_used (m) & 1UL << i)
-      check_rewritten (m, i, piece.shown, buffer, sector, count);
+  check_rewritten (m, legs & mirror_used (m), piece.shown, buffer, sector, count);
   dm_log_end (m->log, sector, count);
 }
 

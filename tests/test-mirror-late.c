@@ -567,9 +567,27 @@ test_partial_lacks_all (struct volume *v, unsigned int unused)
   g_assert_cmpuint (log_lines_count ("*is used again, but for*"), ==, 0);
 }
 
-/* The only leg in sync can be read there no more, nor be written: it stays, as it has all else,
- * and so does the one that has this.
+/* Both legs in sync can be read there no more, nor be written: they stay, as they have all
+ * else, and so does the one that has this.
  */
+static void
+test_partial_kept_by_both (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+
+  start_some (v, 2, LEGS, 1);
+  for (i = 0; i < 2; i++)
+    volume_fail (v, i, MOCK_READ | MOCK_WRITE, EIO, ELSEWHERE, 1);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  for (i = 0; i < 2; i++)
+    g_assert_cmpint (leg_state (v, i), ==, DM_MIRROR_IN_SYNC);
+  g_assert_cmpint (leg_state (v, 2), ==, DM_MIRROR_RECOVERING);
+  volume_heal (v);
+  end_doubt (v, 2);
+  volume_assert_alike (v, ALL_LEGS);
+}
+
+/* The same of one, and it alone. */
 static void
 test_partial_kept (struct volume *v, unsigned int op)
 {
@@ -585,7 +603,9 @@ test_partial_kept (struct volume *v, unsigned int op)
   end_doubt (v, 1);
 }
 
-/* It has only lost its connection, to which nothing was in flight. */
+/* It has only lost its connection, to which nothing was in flight: nothing is written to it
+ * again.
+ */
 static void
 test_partial_disconnected (struct volume *v, unsigned int unused)
 {
@@ -595,7 +615,9 @@ test_partial_disconnected (struct volume *v, unsigned int unused)
 
   start_partial (v, 1, 1);
   mock_fault (v->legs[0], &once);
+  mock_clear_trace (v->legs[0]);
   g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 1);
+  g_assert_cmpuint (mock_count (v->legs[0], MOCK_WRITE), ==, 0);
   g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_RECOVERING);
   volume_heal (v);
   end_doubt (v, 1);
@@ -778,6 +800,7 @@ static const struct volume_test tests[] = {
   { "s5-partial/lacks-all", test_partial_lacks_all, 0, &volume_plain },
   { "s5-partial/kept/written", test_partial_kept, MOCK_READ | MOCK_WRITE, &volume_plain },
   { "s5-partial/kept/read", test_partial_kept, MOCK_READ, &volume_plain },
+  { "s5-partial/kept/both", test_partial_kept_by_both, 0, &volume_plain },
   { "s5-partial/disconnected", test_partial_disconnected, 0, &volume_plain },
   { "s5-partial/revives", test_partial_revives, 0, &volume_plain },
   { "s5-partial/unnoticed", test_partial_unnoticed, 0, &volume_plain },

@@ -574,6 +574,26 @@ test_quorum_one_leg (struct volume *v, unsigned int fua)
   assert_durable (v, BIT (0));
 }
 
+/* It fails on, and is tried at longer and longer intervals: at once, after 1, 3 and 7 s. */
+static void
+test_quorum_tries (struct volume *v, unsigned int unused)
+{
+  uint64_t end = clock_now () + 9 * NSEC_PER_SEC;
+
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_plain);
+  volume_start_quiet (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  volume_fail (v, 0, MOCK_FLUSH, EIO, 0, 0);
+  g_assert_false (volume_flush (v));
+  while (clock_now () < end) {
+    g_assert_false (volume_write (v, 3, 2 * CHUNK, 1));
+    g_usleep (G_USEC_PER_SEC / 20);
+  }
+  g_assert_cmpuint (log_lines_count ("*cannot be written again yet*"), >, 1);
+  g_assert_cmpuint (log_lines_count ("*cannot be written again yet*"), <=, 4);
+  log_lines_clear ();
+}
+
 /* It fails on: nothing is written that could not be kept, until it can be. */
 static void
 test_quorum_fails_on (struct volume *v, unsigned int ops)
@@ -1370,6 +1390,7 @@ static const struct volume_test tests[] = {
     &volume_plain },
   { "f1-quorum/write-fails-on", test_quorum_fails_on, MOCK_WRITE,
     &volume_plain },
+  { "f1-quorum/tries", test_quorum_tries, 0, &volume_plain },
   { "f1-quorum/idle", test_quorum_idle, 0, &volume_plain },
   { "f1-quorum/stop", test_quorum_stop, 0, &volume_plain },
   { "f1-quorum/two-legs", test_quorum_two_legs, false, &volume_plain },

@@ -582,6 +582,27 @@ test_64_legs (struct volume *v, unsigned int unused)
   g_assert_null (error);
 }
 
+/* The times of files are those of the kernel's last tick.  Where the mirror has let go of a leg,
+ * a change by somebody else gets a later time than all that the mirror has done.
+ */
+static void
+test_tick (struct volume *v, unsigned int ended)
+{
+  uint64_t before;
+  unsigned int i;
+
+  for (i = 0; i < 20; i++) {
+    volume_start_quiet (v);
+    before = clock_date ();
+    if (ended)
+      volume_stop (v);
+    else
+      g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+    g_assert_cmpuint (clock_read (CLOCK_REALTIME_COARSE), >, before);
+    volume_stop (v);
+  }
+}
+
 static const struct volume_test tests[] = {
   { "fail-and-add", test_fail_and_add, 0, &volume_plain },
   { "fail/last", test_fail_last, 0, &volume_plain },
@@ -622,6 +643,8 @@ static const struct volume_test tests[] = {
   { "s4-left/recovering/crashed/not", test_left_recovering, CRASHED,
     &volume_stamped },
   { "s4-left/late-flush", test_left_late_flush, 0, &volume_stamped },
+  { "s4-left/tick/failed", test_tick, false, &volume_stamped },
+  { "s4-left/tick/ended", test_tick, true, &volume_stamped },
   { "s4-clock-set-back", test_clock_set_back, 0, &volume_stamped },
   { "s4-other-disk/by-user", test_other_by_user, BLANK, &volume_plain },
   { "s4-other-disk/by-user/not", test_other_by_user, THE_SAME,
