@@ -326,6 +326,7 @@ static const struct bdev_ops ops = {
   .attend = nbd_attend,
   .rest = nbd_rest,
   .revive = nbd_revive,
+  .flush_again = nbd_flush_again,
   .extents = nbd_extents,
   .prefetch = nbd_prefetch,
   .close = nbd_close_bdev,

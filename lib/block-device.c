@@ -516,6 +516,8 @@ bdev_flush_again (struct block_device *bdev)
     f->forgotten = f->begun;
   f->error = 0;
   pthread_mutex_unlock (&f->lock);
+  if (bdev->ops->flush_again != NULL)
+    bdev->ops->flush_again (bdev);
 }
 
 int

@@ -91,9 +91,10 @@ struct bdev_ops {
   void (*start) (struct bdev_io *io);
   int (*attend) (struct block_device *bdev);
 
-  /* Optional.  See bdev_rest, bdev_revive and bdev_stamp. */
+  /* Optional.  See bdev_rest, bdev_revive, bdev_flush_again and bdev_stamp. */
   void (*rest) (struct block_device *bdev);
   int (*revive) (struct block_device *bdev);
+  void (*flush_again) (struct block_device *bdev);
   int (*stamp) (struct block_device *bdev, struct bdev_stamp *stamp);
   /* Optional.  See bdev_glance, bdev_touched and bdev_place. */
   void (*glance) (struct block_device *bdev, struct bdev_stamp *stamp);

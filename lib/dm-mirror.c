@@ -578,7 +578,9 @@ read_once (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
   return false;
 }
 
-/* A leg may be used in part just when another could not be read. */
+/* A leg may be used in part just when another could not be read; or not just when that is
+ * revived, until it is known if it can be.
+ */
 static bool
 read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
           struct dm_io_result *results, unsigned long *failed)
@@ -591,6 +593,8 @@ read_any (struct dm_mirror *m, void *data, sector_t sector, sector_t count,
     mirror_begin_reading (m, &r);
     if (read_once (m, data, sector, count, results, failed))
       return true;
+    pthread_mutex_lock (&m->state_lock);
+    pthread_mutex_unlock (&m->state_lock);
     if (!mirror_may_read_again (m, &r))
       break;
   }

@@ -240,20 +240,6 @@ is_changing (const struct dm_log *log)
     log_next_bit (log->dirty.disk, 0, n) < n;
 }
 
-/* Those of COPIES, by number, that show the present epoch or none, even if one of their two
- * superblocks is lost.
- */
-static uint64_t
-surely_heard (struct dm_log *log, unsigned long copies)
-{
-  unsigned long heard = 0;
-
-  for (; copies != 0; copies &= copies - 1)
-    if (log->copies[__builtin_ctzl (copies)].stale == 0)
-      heard |= copies & -copies;
-  return copy_numbers (log, heard);
-}
-
 /* One that has been in use no longer is.  If all that had the epoch before this
  * one have this one as well nobody has to be told from the others by that: one
  * copy may fail and come back for ever, while another is away.
@@ -261,11 +247,10 @@ surely_heard (struct dm_log *log, unsigned long copies)
 static void
 new_epoch (struct dm_log *log)
 {
-  unsigned long copies = log->current | log->joining; /* no others have it */
   struct log_super *super = &log->super;
 
   if (super->num_history == 0 ||
-      (log->may_have_heard_last & ~surely_heard (log, copies)) != 0) {
+      (log->may_have_heard_last & ~log->heard) != 0) {
     memmove (super->history + 1, super->history,
              sizeof super->history - sizeof super->history[0]);
     super->num_history = MIN (super->num_history + 1, LOG_HISTORY);
@@ -278,26 +263,20 @@ new_epoch (struct dm_log *log)
   super->epoch = log_random ();
   super->generation++;
   log->may_have_heard_last = log->may_have_heard;
-  log->may_have_heard = 0;
-  for (; copies != 0; copies &= copies - 1)
-    log->copies[__builtin_ctzl (copies)].stale = LOG_BOTH_SUPERS;
+  log->heard = log->may_have_heard = 0;
 }
 
 static unsigned long
 put_super (struct dm_log *log, unsigned long copies)
 {
-  struct log_copy *copy;
   unsigned long failed;
 
   log_encode_super (log->writer.buffer, &log->super, log->writer.checksum);
   log->may_have_heard |= copy_numbers (log, copies);
   failed = log_copies_io (log, &log->writer, copies, DM_IO_WRITE, DM_IO_FUA,
                           LOG_SUPER_AT, 1);
-  for (copies &= ~failed; copies != 0; copies &= copies - 1) {
-    copy = &log->copies[__builtin_ctzl (copies)];
-    copy->newest ^= 1;
-    copy->stale &= ~(1U << copy->newest);
-  }
+  for (copies &= ~failed; copies != 0; copies &= copies - 1)
+    log->copies[__builtin_ctzl (copies)].newest ^= 1;
   return failed;
 }
 
@@ -314,7 +293,8 @@ mark_superseded (struct dm_log *log, unsigned long in_use)
 }
 
 /* Write the superblock until all copies that are left have it: first those in
- * use, *COPIES, of which FAILED have failed, then those that are joining.
+ * use, *COPIES, of which FAILED have failed, then those that are joining.  A new epoch gets
+ * into both superblocks of each, so that it is known by either.
  * False if none is left of those in use: then nobody could tell them of the ones
  * that join, and what they know would rule when they are found alone.
  */
@@ -322,6 +302,8 @@ static bool
 write_super (struct dm_log *log, unsigned long *copies, unsigned long failed)
 {
   unsigned long left = *copies | log->joining;
+  /* When all have failed numbers may be used up that some of them have not. */
+  bool is_new, missing = log->copy_missing || log->dead;
   uint64_t numbers;
 
   do {
@@ -330,18 +312,18 @@ write_super (struct dm_log *log, unsigned long *copies, unsigned long failed)
       return false;
     log->last = left & *copies;
     numbers = copy_numbers (log, left);
-    /* When all have failed numbers may be used up that some of them have not. */
-    if (log->copy_missing || log->dead ||
-        (log->super.copies & ~numbers) != 0)
+    is_new = missing || (log->super.copies & ~numbers) != 0;
+    if (is_new)
       new_epoch (log);
-    log->copy_missing = false;
+    missing = log->copy_missing = false;
     log->super.copies = numbers;
     log->super.orderly = log->ended && !log->unseen && !log_is_doubtful (log);
     log->super.sequence++;
     failed = put_super (log, left & *copies);
     if (failed == 0)
       failed = put_super (log, left & ~*copies);
-  } while (failed != 0);
+  } while (failed != 0 || is_new);
+  log->heard |= copy_numbers (log, left);
   mark_superseded (log, left);
   *copies = left;
   log->joining = 0;

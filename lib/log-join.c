@@ -24,11 +24,8 @@ erase_copy (struct dm_log *log, const struct log_writer *writer,
   memset (writer->buffer, 0, LOG_LABEL_AT * LOG_BLOCK);
   log_encode_label (writer->buffer + LOG_LABEL_AT * LOG_BLOCK, log->uuid,
                     log->copies[copy].number, label, writer->checksum);
-  if (log_copies_io (log, writer, 1UL << copy, DM_IO_WRITE, DM_IO_FUA, LOG_SUPER_AT,
-                     LOG_DIRTY_AT) != 0)
-    return false;
-  log->copies[copy].stale = 0;
-  return true;
+  return log_copies_io (log, writer, 1UL << copy, DM_IO_WRITE, DM_IO_FUA,
+                        LOG_SUPER_AT, LOG_DIRTY_AT) == 0;
 }
 
 bool

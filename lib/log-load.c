@@ -251,14 +251,23 @@ device_of (const struct finds *f, const struct log_find *find)
   return f->copies[find - f->find].region.bdev;
 }
 
-/* Has the last server ended in order, say all that it told last? */
+/* Was it written beside a valid superblock, and torn? */
+static bool
+is_torn (const struct log_find *find)
+{
+  return find->supers[!find->newest] == LOG_INVALID;
+}
+
+/* Has the last server ended in order, say all that it told last?  What is torn may be of
+ * another one since, and what that has sent may still be written.
+ */
 static bool
 ended_in_order (const struct finds *f)
 {
   const struct log_find *find;
 
   for (find = f->find; find < f->find + f->n; find++)
-    if (find->current && !find->super.orderly)
+    if (find->current && (!find->super.orderly || is_torn (find)))
       return false;
   return true;
 }
@@ -600,7 +609,7 @@ add_copies (struct finds *f, struct dm_log *log)
                                      f->find[i].super.sequence);
         if (f->find[i].super.sequence < log->super.sequence)
           log->behind |= 1UL << (log->num_copies - 1);
-        if (f->find[i].supers[!c->newest] == LOG_INVALID)
+        if (is_torn (&f->find[i]))
           log->torn |= 1UL << (log->num_copies - 1);
         found |= UINT64_C (1) << c->number;
       }

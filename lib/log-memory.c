@@ -192,7 +192,6 @@ log_new_copy (struct dm_log *log, const struct dm_log_copy *copy)
   c->too_small = copy->region.count <
     (sector_t) log->g.blocks * LOG_BLOCK_SECTORS;
   c->newest = 1;
-  c->stale = LOG_BOTH_SUPERS;
   c->superseded = true;
   log->num_copies++;
   return c;

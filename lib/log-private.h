@@ -32,7 +32,6 @@ struct log_leg {
   uint64_t until, stamp;        /* durable; stamp: its mtime, or 0 */
 };
 
-#define LOG_BOTH_SUPERS 3U
 struct log_copy {
   struct io_region region;
   char *name;
@@ -40,7 +39,6 @@ struct log_copy {
   char *leg;                    /* the same: id of that beside which it is */
   unsigned int number;          /* in log_super.copies */
   unsigned int newest;          /* which of its superblocks is */
-  unsigned int stale;           /* a set: which may be of an epoch before the present one */
   bool too_small;
   bool superseded;              /* others know that this one is outdated */
   bool set_back;                /* see dm_log_is_set_back */
@@ -132,8 +130,10 @@ struct dm_log {
   uint64_t *set_blocks, *clear_blocks; /* of this commit */
   unsigned long joining;        /* copies that are about to be in use */
   bool recovering;              /* a leg is, at this commit */
-  /* Copies, by number, that may have the epoch; that may have the one before it. */
-  uint64_t may_have_heard, may_have_heard_last;
+  /* Copies, by number, that surely have the epoch, and no other in either superblock; that
+   * may have it; that may have the one before it.
+   */
+  uint64_t heard, may_have_heard, may_have_heard_last;
   struct log_writer writer;
   unsigned long unlabelled;     /* copies in use whose label is bad */
   bool copy_missing;            /* one in use was not found */

@@ -67,6 +67,33 @@ choose_source (const struct dm_mirror *m, unsigned long legs)
   return FIRST (preferably_not (legs, mirror_unflushed (m)));
 }
 
+int
+mirror_flush_legs (struct dm_mirror *m, unsigned long legs)
+{
+  const struct dm_io_request req = { .op = DM_IO_FLUSH };
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  struct mirror_failure failure = { .op = DM_IO_FLUSH, .results = results };
+
+  if (legs == 0)
+    return 0;
+  failure.legs = mirror_run (m, &req, legs, 0, 0, results);
+  if (failure.legs == 0)
+    return 0;
+  mirror_failed (m, &failure);
+  return -EIO;
+}
+
+/* What legs show is believed only if they have lost nothing of what was written: a flush says
+ * so, or one that fails makes them leave.  Called with the range locked, before a leg in sync
+ * gets what another shows.
+ */
+static void
+flush_sources (struct dm_mirror *m, unsigned long legs)
+{
+  if (COUNT (mirror_used (m)) > 1)
+    mirror_flush_legs (m, legs & mirror_used (m) & ~mirror_unflushed (m));
+}
+
 /* Write DATA, or zeroes if it is NULL, to the targets that are still used.  One
  * that fails is out of sync from then on, so its copy does not count; -EIO if one
  * stays in sync all the same.
@@ -194,6 +221,14 @@ read_source (struct dm_mirror *m, unsigned long legs, bool in_part,
   return r;
 }
 
+/* Is what this leg has shown there what it was written?  If not it has left. */
+static bool
+is_sound (struct dm_mirror *m, unsigned int leg, sector_t sector, sector_t count)
+{
+  flush_sources (m, 1UL << leg);
+  return mirror_in_sync_for (m, sector, count) & 1UL << leg;
+}
+
 static void
 say_rewritten (const struct dm_mirror *m, unsigned int leg, sector_t sector,
                sector_t count)
@@ -262,6 +297,8 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
   }
   if (source < 0)
     return source == -EIO && half == 0 ? NOT_READ : NOT_COPIED;
+  if (bad != 0 && !is_sound (p->mirror, source, sector, count))
+    return copy_data (p, sector, count);
   rest.targets &= ~(1UL << source) | p->rewritten;
   rest.shown = p->rewritten != 0 ? 1UL << source : 0;
   r = all_zero (p->buffer, count * DM_IO_SECTOR_SIZE) ?
@@ -349,6 +386,7 @@ reconcile_piece (const struct piece *p, const struct mirror_item *item)
   r = dm_log_begin (m->log, p->sector, p->count, &absent);
   if (r < 0)
     return r;
+  flush_sources (m, mirror_in_sync (m));
   r = copy_piece (p);
   dm_log_end (m->log, p->sector, p->count);
   return r;
@@ -438,22 +476,6 @@ mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
  * Before something is read
  */
 
-int
-mirror_flush_legs (struct dm_mirror *m, unsigned long legs)
-{
-  const struct dm_io_request req = { .op = DM_IO_FLUSH };
-  struct dm_io_result results[DM_IO_MAX_REGIONS];
-  struct mirror_failure failure = { .op = DM_IO_FLUSH, .results = results };
-
-  if (legs == 0)
-    return 0;
-  failure.legs = mirror_run (m, &req, legs, 0, 0, results);
-  if (failure.legs == 0)
-    return 0;
-  mirror_failed (m, &failure);
-  return -EIO;
-}
-
 static int
 flush_reconciled (struct dm_mirror *m, unsigned long legs)
 {
@@ -527,6 +549,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     piece.rewritten = rewritten_of (m, &item);
     r = dm_log_begin (m->log, sector, piece.count, &absent);
     if (r == 0) {
+      flush_sources (m, mirror_in_sync (m));
       r = copy_piece (&piece);
       dm_log_end (m->log, sector, piece.count);
     }
@@ -607,7 +630,9 @@ mirror_repair (struct dm_mirror *m, unsigned long legs, sector_t sector,
   for (; sector < end; sector += count) {
     count = MIN (MIRROR_PIECE, end - sector);
     range_lock (&m->ranges, &range, sector, count);
-    source = read_source (m, ~legs, true, buffer, sector, count, &bad);
+    do
+      source = read_source (m, ~legs, true, buffer, sector, count, &bad);
+    while (source >= 0 && !is_sound (m, source, sector, count));
     if (source >= 0)
       rewrite (m, source, bad | legs, 0, buffer, sector, count);
     range_unlock (&m->ranges, &range);

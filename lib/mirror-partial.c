@@ -102,15 +102,14 @@ are_enough (const struct dm_mirror *m, sector_t sector, sector_t count)
   return COUNT (mirror_in_sync_for (m, sector, count)) >= m->quorum;
 }
 
-static bool
-is_stuck (struct dm_mirror *m)
+/* The legs of these that lack, and no longer in doubt, what could not be copied to them. */
+static unsigned long
+stuck_legs (struct dm_mirror *m, unsigned long legs)
 {
-  bool stuck;
-
   pthread_mutex_lock (&m->work.lock);
-  stuck = m->work.stuck;
+  legs &= m->work.unread;
   pthread_mutex_unlock (&m->work.lock);
-  return stuck;
+  return legs;
 }
 
 /* Called with state_lock, when too few legs have something: is it only a matter of time until
@@ -119,10 +118,12 @@ is_stuck (struct dm_mirror *m)
 static bool
 will_be_enough (struct dm_mirror *m)
 {
-  if (COUNT (m->in_sync | m->partial) < m->quorum)
-    return false;
-  return (m->partial & m->in_doubt) != 0 ||
-    (clock_now () < m->doubt_ended + COPY_NSEC && !is_stuck (m));
+  unsigned long legs = m->partial, doubtful = legs & m->in_doubt;
+
+  if (clock_now () >= m->doubt_ended + COPY_NSEC)
+    legs = doubtful;
+  legs &= ~stuck_legs (m, legs & ~doubtful);
+  return COUNT (m->in_sync | legs) >= m->quorum;
 }
 
 void

@@ -30,6 +30,14 @@ mirror_cannot_flush (const struct dm_mirror *m)
 }
 
 void
+mirror_set_unflushed (struct dm_mirror *m, unsigned int leg)
+{
+  mirror_set_member (&m->unflushed, leg, true);
+  mirror_set_partial (m, 0);
+  m->departures++;
+}
+
+void
 mirror_distrust (struct dm_mirror *m, unsigned long legs)
 {
   pthread_mutex_lock (&m->state_lock);
@@ -37,9 +45,7 @@ mirror_distrust (struct dm_mirror *m, unsigned long legs)
   if (legs != 0)
     mirror_note_loss (m);
   FOR_EACH_LEG (i, legs)
-    mirror_set_member (&m->unflushed, i, true);
-  if (legs != 0)
-    mirror_set_partial (m, 0);
+    mirror_set_unflushed (m, i);
   pthread_mutex_unlock (&m->state_lock);
 }
 

@@ -82,6 +82,7 @@ mirror_set_state (struct dm_mirror *m, unsigned int leg,
 {
   struct leg *l = &m->legs[leg];
 
+  m->departures += l->state == DM_MIRROR_IN_SYNC && state != l->state;
   mirror_set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   mirror_set_partial (m, m->partial & ~(1UL << leg));
   mirror_set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
@@ -219,7 +220,7 @@ distrust (struct dm_mirror *m, unsigned long legs, const struct mirror_failure *
 {
   FOR_EACH_LEG (i, legs)
     if (has_not_flushed (i, f))
-      mirror_set_member (&m->unflushed, i, true);
+      mirror_set_unflushed (m, i);
 }
 
 /* Each leg may have lost something else of what was not flushed. */
@@ -294,37 +295,18 @@ choose_dropped (struct dm_mirror *m, const struct mirror_failure *f)
 
 /*----------------------------------------------------------------------*/
 
-/* Called with state_lock: these have left.  One that was in sync and could not be flushed may
- * have shown less by then than others have; who recovers may have been copied that.
- */
-static void
-mistrust_copies (struct dm_mirror *m, unsigned long left,
-                 const struct mirror_failure *f)
-{
-  bool again = false;
-
-  FOR_EACH_LEG (i, left)
-    again = again || has_not_flushed (i, f);
-  if (!again)
-    return;
-  mirror_set_partial (m, 0);
-  mirror_copy_again (m);
-}
-
 int
 mirror_failed (struct dm_mirror *m, const struct mirror_failure *f)
 {
-  unsigned long dropped, in_sync;
+  unsigned long dropped;
   int r;
 
   pthread_mutex_lock (&m->state_lock);
   if (is_change (f->op))
     mirror_doubt (m, f);
-  in_sync = mirror_in_sync (m);
   dropped = choose_dropped (m, f);
   set_failed (m, f, dropped);
   r = dm_log_drop (m->log, dropped);
-  mistrust_copies (m, dropped & in_sync, f);
   pthread_cond_broadcast (&m->state_changed);
   pthread_mutex_unlock (&m->state_lock);
 
@@ -702,10 +684,6 @@ mirror_end_recovery (struct dm_mirror *m, unsigned int leg)
   if (!done)
     return;
   mirror_rewrite (m);           /* or those that cannot be flushed are dropped */
-  /* One that cannot be flushed, and nobody has noticed yet, may have lost what it was to be
-   * copied from it.
-   */
-  mirror_flush_legs (m, mirror_in_sync (m));
   stamped = bdev_stamp (l->region.bdev, &stamp);
 
   pthread_mutex_lock (&m->state_lock);

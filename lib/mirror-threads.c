@@ -7,7 +7,7 @@
  *
  * Copiers go through the volume together, pass after pass, each taking the
  * next chunks that have to be copied.  What one has copied becomes known to
- * the log in batches, after a flush of the targets (S1).  When a pass is over
+ * the log in batches, after a flush of the targets (S1) and of the sources.  When a pass is over
  * the legs that lack nothing are in sync; if chunks are left, since they
  * were written or failed meanwhile, another pass follows.  While clients
  * are active one copier works, half of the time.
@@ -55,8 +55,10 @@ struct batch {
   struct mirror_item items[BATCH_ITEMS];
   uint64_t begun;
   uint64_t copied_before;       /* of mirror->copied */
-  /* So that a leg that failed meanwhile is not taken for one that has it. */
-  unsigned int recoveries[DM_IO_MAX_REGIONS];
+  /* So that a leg that failed meanwhile is not taken for one that has it, nor what one showed
+   * that has left for what the others have.
+   */
+  unsigned int recoveries[DM_IO_MAX_REGIONS], departures;
 };
 
 struct copier {
@@ -185,6 +187,7 @@ begin_pass (struct dm_mirror *m)
     return w->in_pass;
   w->cursor = 0;
   w->stuck = false;
+  w->unread = 0;
   w->in_pass = mirror_recovering (m) != 0 || may_be_unreconciled (m) ||
     find_item (m, &item);
   return w->in_pass;
@@ -221,6 +224,7 @@ begin_batch (struct copier *c)
   pthread_mutex_lock (&m->state_lock);
   for (i = 0; i < m->num_legs; i++)
     b->recoveries[i] = m->legs[i].recoveries;
+  b->departures = m->departures;
   pthread_mutex_unlock (&m->state_lock);
 }
 
@@ -235,6 +239,15 @@ written_legs (struct copier *c)
     legs |= c->batch.items[i].reconcile ? mirror_in_sync (c->mirror) :
       c->batch.items[i].lacking;
   return legs & mirror_used (c->mirror);
+}
+
+/* Those that are read.  One that may have lost something says so when it is flushed; of one
+ * that cannot be flushed that is known.
+ */
+static unsigned long
+read_legs (const struct dm_mirror *m)
+{
+  return mirror_in_sync (m) & ~mirror_unflushed (m);
 }
 
 /* Called with state_lock. */
@@ -261,12 +274,12 @@ end_batch (struct copier *c)
   if (c->batch.n == 0)
     return;
   /* A leg that could not be flushed is no longer recovering. */
-  flushed = mirror_flush_legs (m, written_legs (c)) == 0 ||
+  flushed = mirror_flush_legs (m, written_legs (c) | read_legs (m)) == 0 ||
     mirror_cannot_flush (m);
   /* Nor may one that was dropped be the source of reconciling next time. */
   flushed = flushed && mirror_settle (m) == 0;
   pthread_mutex_lock (&m->state_lock);
-  for (i = 0; i < c->batch.n; i++)
+  for (i = 0; i < c->batch.n && m->departures == c->batch.departures; i++)
     record_item (c, &c->batch.items[i], flushed);
   pthread_mutex_unlock (&m->state_lock);
   dm_log_sync (m->log);
@@ -284,10 +297,11 @@ is_full (const struct copier *c)
 }
 
 static void
-note_stuck (struct dm_mirror *m)
+note_stuck (struct dm_mirror *m, const struct mirror_item *item)
 {
   pthread_mutex_lock (&m->work.lock);
   m->work.stuck = true;
+  m->work.unread |= item->lacking;
   pthread_mutex_unlock (&m->work.lock);
 }
 
@@ -330,7 +344,7 @@ copy_into_batch (struct copier *c, const struct mirror_item *item)
            (item->lacking & mirror_recovering (m)) == 0)
     return;                     /* there is nobody left to copy to */
   else if (item->end - item->first == 1 || mirror_stopping (m))
-    note_stuck (m);
+    note_stuck (m, item);
   else
     for (; one.first < item->end; one.first++) {
       one.end = one.first + 1;

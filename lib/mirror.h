@@ -66,7 +66,8 @@ struct mirror_work {
   uint64_t cursor;              /* chunks before it are done in this pass */
   bool in_pass;
   unsigned int busy;            /* copiers with something not yet recorded */
-  bool stuck;                   /* this pass had to leave something out */
+  bool stuck;                   /* this pass had to leave something out, */
+  unsigned long unread;         /* that these legs lack */
   uint64_t not_before;          /* when the next pass may begin */
   uint64_t rate_at;             /* resync_rate: when the next may be copied */
 };
@@ -88,6 +89,10 @@ struct dm_mirror {
   pthread_cond_t state_changed; /* for the keeper, or stop */
   unsigned long in_sync;        /* atomic: bit i is leg i */
   unsigned long recovering;     /* the same */
+  /* Owned by state_lock: how often a leg has left in_sync, or could not be flushed any more.
+   * What was copied from it counts only if it has been flushed since.
+   */
+  unsigned int departures;
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
   unsigned int rewrites;        /* the same: tries of mirror_rewrite */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
@@ -322,6 +327,8 @@ extern bool mirror_readmit (struct dm_mirror *m, unsigned int leg,
  * mirror-rewrite.c
  */
 
+/* Called with state_lock: the flush of a leg that stays in sync has failed. */
+extern void mirror_set_unflushed (struct dm_mirror *m, unsigned int leg);
 /* These legs in sync are taken for ones whose flush has failed. */
 extern void mirror_distrust (struct dm_mirror *m, unsigned long legs);
 /* Write what is dirty again to the legs whose flush has failed, from another leg in

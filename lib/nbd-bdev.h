@@ -201,6 +201,7 @@ extern void nbd_wake (struct nbd_bdev *nbd);
 
 /* See bdev_revive, bdev_extents and bdev_prefetch. */
 extern int nbd_revive (struct block_device *bdev);
+extern void nbd_flush_again (struct block_device *bdev);
 extern int nbd_extents (struct block_device *bdev, uint64_t offset,
                         uint64_t length, struct bdev_extent *extents, int max);
 extern int nbd_prefetch (struct block_device *bdev, uint64_t offset,

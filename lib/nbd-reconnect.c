@@ -298,7 +298,6 @@ use_again (struct nbd_bdev *nbd)
     set_online (nbd);
   }
   nbd->missed = false;
-  nbd->flush_error = 0;
 }
 
 /* The first call makes a device that has failed connect again. */
@@ -323,4 +322,14 @@ nbd_revive (struct block_device *bdev)
   }
   pthread_mutex_unlock (&nbd->lock);
   return r;
+}
+
+void
+nbd_flush_again (struct block_device *bdev)
+{
+  struct nbd_bdev *nbd = (struct nbd_bdev *) bdev;
+
+  pthread_mutex_lock (&nbd->lock);
+  nbd->flush_error = 0;
+  pthread_mutex_unlock (&nbd->lock);
 }

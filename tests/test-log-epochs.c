@@ -326,31 +326,71 @@ test_forgotten_epoch (void)
   close_logs (&f);
 }
 
-/* A copy keeps the superblock before its newest.  If the newest is lost, as when the power
- * goes while the copy is erased, it shows an epoch that has to be known still.
- */
+/* All copies have failed, when a CHUNK was to be written, and those of a SET are back. */
 static void
-test_erased_in_part (void)
+lose_all (struct logs *f, uint64_t chunk, unsigned int set)
 {
-  struct logs f;
+  unsigned long absent;
   unsigned int i;
 
+  for (i = 0; i < f->n; i++)
+    fail_copy (f, i, MOCK_WRITE);
+  g_assert_cmpint (dm_log_begin (f->log, chunk * CHUNK, 1, &absent), ==, -EIO);
+  for (i = 0; i < f->n; i++)
+    if (set & 1U << i)
+      mend_copy (f, i);
+}
+
+/* A copy keeps the superblock before its newest.  If the newest is lost, as when the power
+ * goes while the copy is erased, it shows an epoch that has to be known still: if it could
+ * only be given one of the present epoch, too.
+ */
+static void
+test_erased_in_part (gconstpointer superblocks)
+{
+  const struct mock_fault fault = {
+    .ops = MOCK_WRITE, .length = LOG_LABEL_AT * LOG_BLOCK, .error = EIO,
+    .after = GPOINTER_TO_UINT (superblocks),
+  };
+  struct logs f;
+
   make_logs (&f, 2);
-  for (i = 0; i < 2; i++)
-    fail_copy (&f, i, MOCK_WRITE);
-  g_assert_cmpint (dm_log_drop (f.log, 1 << 1), ==, -EIO);
-  for (i = 0; i < 2; i++)
-    mend_copy (&f, i);
+  lose_all (&f, 1, 3);
+  mock_fault (f.where[1].bdev, &fault);
   g_assert_true (dm_log_restore (f.log));
-  g_assert_cmpuint (copies_in_use (f.log), ==, 2);
   fail_copy (&f, 1, MOCK_WRITE);
-  write_chunk (f.log, 1);
+  write_chunk (f.log, 2);
   g_assert_cmpuint (copies_in_use (f.log), ==, 1);
   mock_clear_faults (f.where[1].bdev);
   memset (block_of (&f, 1, f.log->copies[1].newest), 0, LOG_BLOCK);
-  g_assert_cmpuint (super_on (&f, 1).generation, ==, 1);
   log_lines_clear ();
   load_from (&f, 3);
+  close_logs (&f);
+}
+
+/* The history does not grow when the copies that are there fail for ever, while another is
+ * away: all at once, and then one or the other is back first; or the only one.
+ */
+static void
+test_lost_for_ever (gconstpointer first_back)
+{
+  unsigned int set = GPOINTER_TO_UINT (first_back), i;
+  struct logs f;
+
+  make_logs (&f, 3);
+  fail_copy (&f, 2, MOCK_WRITE);
+  write_chunk (f.log, 1);
+  for (i = 0; i < 10; i++) {
+    lose_all (&f, 2 + i, set);
+    g_assert_true (dm_log_restore (f.log));
+    mend_copy (&f, 0);
+    mend_copy (&f, 1);
+    g_assert_true (dm_log_restore (f.log) == (set != 3));
+  }
+  g_assert_cmpuint (f.log->super.num_history, <=, 3);
+  mend_copy (&f, 2);
+  log_lines_clear ();
+  load_from (&f, 7);
   close_logs (&f);
 }
 
@@ -485,6 +525,25 @@ test_late_orderly (void)
   close_logs (&f);
 }
 
+/* ... but another has begun since, and its first superblock was torn. */
+static void
+test_late_torn (void)
+{
+  struct logs f;
+
+  make_logs (&f, 1);
+  set_late (&f, 1);
+  write_chunk (f.log, 1);
+  end_in_order (&f);
+  block_of (&f, 0, !f.log->copies[0].newest)[LOG_BLOCK - 1] ^= 1;
+  g_assert_true (super_on (&f, 0).orderly);
+  restart_from (&f, 1);
+  log_lines_assert ("log copy copy-?: writes from before the crash may still "
+                    "reach it, and there is no other copy*", 1);
+  log_lines_clear ();
+  close_logs (&f);
+}
+
 /* A server that has not seen a copy does not know what the one before it, which crashed,
  * has sent there: the next must not think that nothing is under way, but the one after
  * it may.
@@ -552,10 +611,20 @@ main (int argc, char *argv[])
   g_test_add_func ("/log-epochs/s2-of-another-leg", test_of_another_leg);
   g_test_add_func ("/log-epochs/s2-innocent", test_innocent);
   g_test_add_func ("/log-epochs/s2-forgotten-epoch", test_forgotten_epoch);
-  g_test_add_func ("/log-epochs/s2-erased-in-part", test_erased_in_part);
+  g_test_add_data_func ("/log-epochs/s2-erased-in-part/1", GUINT_TO_POINTER (1),
+                        test_erased_in_part);
+  g_test_add_data_func ("/log-epochs/s2-erased-in-part/2", GUINT_TO_POINTER (2),
+                        test_erased_in_part);
+  g_test_add_data_func ("/log-epochs/s2-lost-for-ever/first", GUINT_TO_POINTER (1),
+                        test_lost_for_ever);
+  g_test_add_data_func ("/log-epochs/s2-lost-for-ever/second", GUINT_TO_POINTER (2),
+                        test_lost_for_ever);
+  g_test_add_data_func ("/log-epochs/s2-lost-for-ever/both", GUINT_TO_POINTER (3),
+                        test_lost_for_ever);
   g_test_add_func ("/log-epochs/s5-late-copy", test_late_copy);
   g_test_add_func ("/log-epochs/s5-late-copies", test_late_copies);
   g_test_add_func ("/log-epochs/s5-late-orderly", test_late_orderly);
+  g_test_add_func ("/log-epochs/s5-late-torn", test_late_torn);
   g_test_add_func ("/log-epochs/s5-late-unseen", test_late_unseen);
   g_test_add_func ("/log-epochs/s5-late-connection", test_late_connection);
   return g_test_run ();

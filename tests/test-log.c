@@ -1073,7 +1073,7 @@ test_r11_restore (void)
   {
     g_autofree char *old = get_trace (&f, 0), *new = get_trace (&f, 1);
 
-    g_assert_cmpstr (old, ==, "W0 ");
+    g_assert_cmpstr (old, ==, "W1 ");
     g_assert_cmpstr (new, ==, "W0 W3 W1 ");
   }
   g_assert_false (dm_log_restore (f.log));

@@ -649,6 +649,20 @@ test_partial_revives (struct volume *v, unsigned int unused)
   end_doubt (v, 0);
 }
 
+/* Add a leg that was failed, and wait until it has been copied what another shows. */
+static void
+add_again (struct volume *v, unsigned int number)
+{
+  struct dm_mirror_leg leg = {
+    .region = volume_region (v, number), .name = dm_bdev_name (v->legs[number]),
+  };
+  char *error = NULL;
+
+  leg_set (v, number, 9, ELSEWHERE, 1);
+  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, number);
+  AWAIT (leg_byte (v, number, ELSEWHERE) == 1);
+}
+
 /* What cannot be flushed is noticed before another takes its place that was copied from it:
  * of LEGS, the last is added, and another may be in sync in part.
  */
@@ -659,17 +673,12 @@ check_unnoticed (struct volume *v, unsigned int legs)
     .ops = MOCK_FLUSH, .gate = &v->gate, .error = EIO,
   };
   unsigned int last = legs - 1;
-  struct dm_mirror_leg leg = { 0 };
-  char *error = NULL;
 
   g_assert_cmpint (dm_mirror_fail (v->mirror, last), ==, 0);
   mock_fault (v->legs[0], &bad);
   g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
   leg_set (v, 0, 1, ELSEWHERE, 1);
-  leg.region = volume_region (v, last);
-  leg.name = dm_bdev_name (v->legs[last]);
-  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, last);
-  AWAIT (leg_lacks (v, last) == 0);
+  add_again (v, last);
   mock_gate_open (&v->gate);
   AWAIT (log_lines_count ("*leg0*flush failed*") > 0);
   g_assert_false (volume_flush (v) && volume_read (v, ELSEWHERE) != 7);
@@ -695,6 +704,131 @@ test_unnoticed (struct volume *v, unsigned int unused)
   g_assert_true (volume_write (v, 1, 0, SECTORS));
   g_assert_true (volume_flush (v));
   check_unnoticed (v, 2);
+}
+
+/* A leg that has lost something leaves before that is noticed, and another that was copied from
+ * it is not taken for one that has it.
+ */
+static void
+test_unnoticed_left (struct volume *v, unsigned int by_error)
+{
+  const struct mock_fault held = {
+    .ops = MOCK_FLUSH, .gate = &v->gate, .error = EIO,
+  };
+
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 2), ==, 0);
+  mock_fault (v->legs[0], &held);
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  leg_set (v, 0, 1, ELSEWHERE, 1);
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  add_again (v, 2);
+  if (by_error) {
+    volume_kill (v, 0, MOCK_WRITE, EIO);
+    g_assert_true (volume_write (v, 8, AT, 1));
+  }
+  else
+    g_assert_cmpint (dm_mirror_fail (v->mirror, 0), ==, 0);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_FAILED);
+  mock_gate_open (&v->gate);
+  volume_await_state (v, 2, DM_MIRROR_IN_SYNC);
+  volume_assert_alike (v, BIT (1) | BIT (2));
+  g_assert_cmpint (leg_byte (v, 2, ELSEWHERE), ==, 7);
+}
+
+/* What is given to one that has a bad sector is what the others have kept. */
+static void
+test_unnoticed_repair (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault bad = {
+    .ops = MOCK_READ, .error = EIO, .until_written = true,
+    .offset = (LEG_START (2) + ELSEWHERE) * SECTOR, .length = SECTOR,
+  };
+
+  v->backwards = true;
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  volume_kill (v, 0, MOCK_FLUSH, EIO);
+  leg_set (v, 0, 1, ELSEWHERE, 1);
+  mock_fault (v->legs[2], &bad);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 7);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_FAILED);
+  g_assert_true (volume_flush (v));
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 7);
+  volume_assert_alike (v, BIT (1) | BIT (2));
+}
+
+/* The same when it is come upon while another leg recovers: nobody else has it. */
+static void
+test_unnoticed_copied (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault bad = {
+    .ops = MOCK_READ, .error = EIO, .until_written = true,
+    .offset = (LEG_START (0) + ELSEWHERE) * SECTOR, .length = SECTOR,
+  };
+  struct dm_mirror_leg leg = { 0 };
+  char *error = NULL;
+
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 2), ==, 0);
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  mock_fault (v->legs[0], &bad);
+  volume_kill (v, 1, MOCK_FLUSH, EIO);
+  leg_set (v, 1, 1, ELSEWHERE, 1);
+  leg.region = volume_region (v, 2);
+  leg.name = dm_bdev_name (v->legs[2]);
+  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, 2);
+  AWAIT (leg_state (v, 1) == DM_MIRROR_FAILED);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, -1);
+}
+
+/* So is what all get when they have refused a write near it. */
+static void
+test_unnoticed_reconcile (struct volume *v, unsigned int unused)
+{
+  struct mock_fault refused = {
+    .ops = MOCK_WRITE, .error = EIO, .times = 1, .length = SECTOR,
+  };
+  unsigned int i;
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (2) - 1, &volume_plain);
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  volume_kill (v, 0, MOCK_FLUSH, EIO);
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  leg_set (v, 0, 1, ELSEWHERE, 1);
+  for (i = 0; i < 2; i++) {
+    refused.offset = (LEG_START (i) + ELSEWHERE + 1) * SECTOR;
+    mock_fault (v->legs[i], &refused);
+  }
+  g_assert_false (volume_write (v, 8, ELSEWHERE + 1, 1));
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 7);
+}
+
+/* What another leg lacks cannot be copied: that has nothing to do with what is waited for. */
+static void
+test_partial_other_stuck (struct volume *v, unsigned int what)
+{
+  struct dm_mirror_leg leg = { 0 };
+  char *error = NULL;
+
+  start_some (v, 1, LEGS, 2);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 2), ==, 0);
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  volume_fail (v, 0, MOCK_READ, EIO, ELSEWHERE, 1);
+  leg.region = volume_region (v, 2);
+  leg.name = dm_bdev_name (v->legs[2]);
+  g_assert_cmpint (dm_mirror_add (v->mirror, &leg, &error), ==, 2);
+  AWAIT (log_lines_count ("*some of what it lacks cannot be read*") > 0);
+  await_part (v, 1, what, AT + 2);
 }
 
 /* What is in doubt is copied slowly: that is waited for, too. */
@@ -805,7 +939,16 @@ static const struct volume_test tests[] = {
   { "s5-partial/revives", test_partial_revives, 0, &volume_plain },
   { "s5-partial/unnoticed", test_partial_unnoticed, 0, &volume_plain },
   { "s5-partial/slow", test_partial_slow, 0, &volume_plain },
-  { "f1-unnoticed", test_unnoticed, 0, &volume_plain },
+  { "s5-partial/other-stuck/write", test_partial_other_stuck, CLIENT_WRITE,
+    &volume_plain },
+  { "s5-partial/other-stuck/flush", test_partial_other_stuck, CLIENT_FLUSH,
+    &volume_plain },
+  { "f1-unnoticed/flushed", test_unnoticed, 0, &volume_plain },
+  { "f1-unnoticed/left-by-user", test_unnoticed_left, false, &volume_plain },
+  { "f1-unnoticed/left-by-error", test_unnoticed_left, true, &volume_plain },
+  { "f1-unnoticed/repair", test_unnoticed_repair, 0, &volume_plain },
+  { "f1-unnoticed/copied", test_unnoticed_copied, 0, &volume_plain },
+  { "f1-unnoticed/reconcile", test_unnoticed_reconcile, 0, &volume_plain },
   { "s5-partial/alone", test_partial_alone, 1, &volume_plain },
   { "s5-lost/last-read", test_lost_last, false, &volume_plain },
   { "s5-lost/last-write", test_lost_last, true, &volume_plain },

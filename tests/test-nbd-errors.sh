@@ -110,3 +110,20 @@ rm trigger
 client "flush EIO" "read 0 4096 0x49"
 stop_server_within 2
 holds a.img 0 4096 0x49
+kill_remote c
+
+# With a log what it shows is written to it again, and then it can be flushed.
+start_remote c nbdkit eval get_size='echo 4M' \
+  pread="dd if=$tmp/c.img iflag=count_bytes,skip_bytes skip=\$4 count=\$3" \
+  pwrite="dd of=$tmp/c.img conv=notrunc oflag=seek_bytes seek=\$4" \
+  can_flush='exit 0' \
+  flush="[ ! -e $tmp/trigger ] || { echo EIO no; exit 1; } >&2"
+start_nbdkit "$DMIO_PLUGIN" init=clean log="$tmp/log" timeout=20 "${remote_uri[c]}"
+client "write 0 4096 0x4a" flush "write 0 4096 0x4b"
+touch trigger
+client "flush EIO" "read 0 4096 0x4b"
+rm trigger
+wait_for client "write 4096 4096 0x4c"
+client flush "read 0 4096 0x4b"
+stop_server_within 2
+holds c.img 0 4096 0x4b

@@ -408,7 +408,9 @@ test_flush (struct nbd *f, gconstpointer unused)
   g_assert_cmpuint (only_event (f, SERVER_ANY).flags, ==, 0);
 }
 
-/* The kernel and others tell of lost data once. */
+/* The kernel and others tell of lost data once, so that is remembered here until it is to
+ * be written again.
+ */
 static void
 test_failed_flush (struct nbd *f, gconstpointer unused)
 {
@@ -426,7 +428,11 @@ test_failed_flush (struct nbd *f, gconstpointer unused)
                    ==, EIO);
   g_assert_cmpuint (nbd_server_count (f->server, SERVER_WRITE), ==, 0);
   g_assert_cmpint (run_at (f, DM_IO_WRITE, 0, data, 0, 1), ==, 0);
+  bdev_flush_again (f->where.bdev);
+  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, 0);
 
+  nbd_server_fault (f->server, &fault);
+  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, EIO);
   close_it (f);
   open_it (f, 0);
   g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, 0);
