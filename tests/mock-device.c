@@ -702,6 +702,18 @@ mock_data (struct block_device *bdev)
   return to_mock (bdev)->data;
 }
 
+unsigned char
+mock_byte (struct block_device *bdev, uint64_t offset)
+{
+  struct mock *mock = to_mock (bdev);
+  unsigned char byte;
+
+  pthread_mutex_lock (&mock->lock);
+  byte = mock->data[offset];
+  pthread_mutex_unlock (&mock->lock);
+  return byte;
+}
+
 void
 mock_set (struct block_device *bdev, uint64_t offset, const void *buf,
           size_t length)

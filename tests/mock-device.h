@@ -114,6 +114,8 @@ extern uint64_t mock_now (void);
  * that changes what is looked at.
  */
 extern unsigned char *mock_data (struct block_device *bdev);
+/* One of them, at any time. */
+extern unsigned char mock_byte (struct block_device *bdev, uint64_t offset);
 
 /* Write directly, durably, without any trace. */
 extern void mock_set (struct block_device *bdev, uint64_t offset,

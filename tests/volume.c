@@ -451,7 +451,7 @@ leg_data (struct volume *v, unsigned int leg)
 int
 leg_byte (struct volume *v, unsigned int leg, sector_t sector)
 {
-  return leg_data (v, leg)[sector * SECTOR];
+  return mock_byte (v->legs[leg], (LEG_START (leg) + sector) * SECTOR);
 }
 
 void
