@@ -287,7 +287,7 @@ dm_log_clean_begin (struct dm_log *log)
       ~doubtful_bits (log, i);
     bits = idle_bits (log, i, bits);
     log->chosen[i] = bits;
-    log->touched[i] = 0;
+    log->touched[i] &= log->unreconciled[i];    /* see dm_log_was_written */
     n += __builtin_popcountll (bits);
   }
   pthread_mutex_unlock (&log->lock);
@@ -320,6 +320,19 @@ dm_log_clean_end (struct dm_log *log)
  * After a crash
  */
 
+bool
+dm_log_was_written (struct dm_log *log, sector_t sector, sector_t count)
+{
+  uint64_t first, end;
+  bool written;
+
+  get_chunks (log, sector, count, &first, &end);
+  pthread_mutex_lock (&log->lock);
+  written = log_next_bit (log->touched, first, end) < end;
+  pthread_mutex_unlock (&log->lock);
+  return written;
+}
+
 uint64_t
 dm_log_next_unreconciled (struct dm_log *log, uint64_t first, uint64_t end)
 {
@@ -335,6 +348,7 @@ static void
 unreconcile (struct dm_log *log, uint64_t chunk)
 {
   log->unreconciled[chunk / 64] |= UINT64_C (1) << chunk % 64;
+  log->touched[chunk / 64] |= UINT64_C (1) << chunk % 64;
   log->differs[chunk]++;
 }
 

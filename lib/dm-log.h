@@ -238,6 +238,9 @@ extern void dm_log_rest (struct dm_log *log);
  */
 extern uint64_t dm_log_next_unreconciled (struct dm_log *log, uint64_t first,
                                           uint64_t end);
+/* Of sectors that are so: has this log's user written there, or the legs become different? */
+extern bool dm_log_was_written (struct dm_log *log, sector_t sector,
+                                sector_t count);
 /* The chunks of these sectors, which are dirty, may differ now. */
 extern void dm_log_unreconcile (struct dm_log *log, sector_t sector,
                                 sector_t count);

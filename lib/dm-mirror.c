@@ -651,9 +651,12 @@ read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
       read_parts (m, data + half * DM_IO_SECTOR_SIZE, sector + half,
                   count - half, results);
   failed = to_repair (m, results, failed);
-  if (failed != 0)
-    mirror_repair (m, failed, sector, count);
-  return true;
+  if (failed == 0)
+    return true;
+  /* The leg that was read may have been found then to have lost something. */
+  mirror_repair (m, failed, sector, count);
+  range_wait (&m->ranges, sector, count);
+  return read_any (m, data, sector, count, results, &failed);
 }
 
 static unsigned int

@@ -80,7 +80,7 @@ struct dm_log {
 
   /* Of each chunk. */
   uint16_t *in_flight;          /* writes between begin and end */
-  uint64_t *touched;            /* begun since the last clean_begin */
+  uint64_t *touched;            /* begun since the last clean_begin; or, if unreconciled, ever */
   uint64_t *chosen;             /* by clean_begin */
   uint64_t *unreconciled;
   uint16_t *differs;            /* how often it has become so */

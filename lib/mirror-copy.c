@@ -49,6 +49,7 @@ struct piece {
   unsigned long targets;        /* that the leg read is taken out of */
   unsigned long rewritten;      /* of these, that get also what they have */
   unsigned long shown;          /* the leg that was read, if they have it already */
+  unsigned long *sources;       /* all legs that have been read are added to these */
   sector_t sector, count;
   unsigned char *buffer;
 };
@@ -297,6 +298,7 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
   }
   if (source < 0)
     return source == -EIO && half == 0 ? NOT_READ : NOT_COPIED;
+  *p->sources |= 1UL << source;
   if (bad != 0 && !is_sound (p->mirror, source, sector, count))
     return copy_data (p, sector, count);
   rest.targets &= ~(1UL << source) | p->rewritten;
@@ -340,6 +342,7 @@ copy_piece (const struct piece *p)
 
   while (at < end) {
     n = find_extents (p, at, &source, extents);
+    *p->sources |= source;
     zero.targets = p->targets & (~source | p->rewritten);
     zero.shown = p->rewritten != 0 ? source : 0;
     for (i = 0; i < n && at < end; i++) {
@@ -372,12 +375,15 @@ rewritten_of (const struct dm_mirror *m, const struct mirror_item *item)
     item->rewrite ? mirror_unflushed (m) : 0;
 }
 
-/* Somebody else may have done it meanwhile; then the chunk may be clean. */
+/* Somebody else may have done it meanwhile; then the chunk may be clean.  Of what only the
+ * last server has written no leg has lost anything that was flushed.
+ */
 static int
 reconcile_piece (const struct piece *p, const struct mirror_item *item)
 {
   struct dm_mirror *m = p->mirror;
   unsigned long absent;
+  bool written = dm_log_was_written (m->log, p->sector, p->count);
   int r;
 
   if (!item->rewrite &&
@@ -386,18 +392,20 @@ reconcile_piece (const struct piece *p, const struct mirror_item *item)
   r = dm_log_begin (m->log, p->sector, p->count, &absent);
   if (r < 0)
     return r;
-  flush_sources (m, mirror_in_sync (m));
+  if (written)
+    flush_sources (m, mirror_in_sync (m));
   r = copy_piece (p);
   dm_log_end (m->log, p->sector, p->count);
   return r;
 }
 
 static int
-copy_locked (struct dm_mirror *m, const struct mirror_item *item,
-             sector_t sector, sector_t count, void *buffer)
+copy_locked (struct dm_mirror *m, struct mirror_item *item, sector_t sector,
+             sector_t count, void *buffer)
 {
   struct piece piece = {
     .mirror = m, .sector = sector, .count = count, .buffer = buffer,
+    .sources = &item->sources,
   };
   struct range_lock range;
   int r = -EIO;
@@ -414,7 +422,7 @@ copy_locked (struct dm_mirror *m, const struct mirror_item *item,
 }
 
 uint64_t
-mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
+mirror_zero_end (struct dm_mirror *m, struct mirror_item *item)
 {
   sector_t chunk = dm_log_chunk (m->log), sector = item->first * chunk;
   sector_t all = MIN (item->end * chunk, m->sectors) - sector, zero = all;
@@ -428,6 +436,7 @@ mirror_zero_end (struct dm_mirror *m, const struct mirror_item *item)
   if (zero_run (m, source, sector, MIN (chunk, all)) < MIN (chunk, all))
     return item->first;
   range_lock (&m->ranges, &range, sector, all);
+  item->sources |= 1UL << source;
   FOR_EACH_LEG (i, legs)
     if (zero > 0)
       zero = zero_run (m, i, sector, zero);
@@ -452,7 +461,7 @@ do_without (struct dm_mirror *m)
 }
 
 int
-mirror_copy_item (struct dm_mirror *m, const struct mirror_item *item,
+mirror_copy_item (struct dm_mirror *m, struct mirror_item *item,
                   void *buffer, bool paced)
 {
   sector_t chunk = dm_log_chunk (m->log), at = item->first * chunk, count;
@@ -484,7 +493,7 @@ flush_reconciled (struct dm_mirror *m, unsigned long legs)
 
 /* If a leg fails it is tried again with the others. */
 static int
-reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
+reconcile_item (struct dm_mirror *m, struct mirror_item *item)
 {
   unsigned int differs = dm_log_differs (m->log, item->first);
   g_autofree unsigned char *buffer =
@@ -515,7 +524,7 @@ reconcile_item (struct dm_mirror *m, const struct mirror_item *item)
 static int
 reconcile_chunk (struct dm_mirror *m, uint64_t chunk)
 {
-  const struct mirror_item item = {
+  struct mirror_item item = {
     .first = chunk, .end = chunk + 1, .reconcile = true,
   };
   struct range_lock turn;
@@ -534,8 +543,10 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
 {
   g_autofree unsigned char *buffer =
     g_try_malloc (MIN (count, MIRROR_PIECE) * DM_IO_SECTOR_SIZE);
-  struct piece piece = { .mirror = m, .buffer = buffer };
-  const struct mirror_item item = { .reconcile = true };
+  struct mirror_item item = { .reconcile = true };
+  struct piece piece = {
+    .mirror = m, .buffer = buffer, .sources = &item.sources,
+  };
   sector_t end = sector + count;
   struct range_lock range;
   unsigned long absent, legs = mirror_in_sync (m);
@@ -556,7 +567,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     range_unlock (&m->ranges, &range);
   }
   if (r == 0)
-    r = flush_reconciled (m, legs);
+    r = flush_reconciled (m, legs & mirror_in_sync (m));
   else if (r == NOT_COPIED)
     r = do_without (m);
   return r == 0 ? mirror_settle (m) : r;

@@ -34,7 +34,6 @@ mirror_set_unflushed (struct dm_mirror *m, unsigned int leg)
 {
   mirror_set_member (&m->unflushed, leg, true);
   mirror_set_partial (m, 0);
-  m->departures++;
 }
 
 void

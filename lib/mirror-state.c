@@ -77,12 +77,31 @@ mirror_report (struct dm_mirror *m, unsigned int leg, const char *fmt, ...)
 }
 
 void
+mirror_note_loss (struct dm_mirror *m)
+{
+  __atomic_add_fetch (&m->losses, 1, __ATOMIC_ACQ_REL);
+}
+
+/* A leg leaves in_sync.  If those that stay cannot be flushed it was the only one that had all
+ * for sure: they may have lost what nobody has heard of yet.
+ */
+static void
+note_departure (struct dm_mirror *m, unsigned int leg)
+{
+  unsigned long bit = 1UL << leg, others = m->in_sync & ~bit;
+
+  if (others != 0 && !(m->unflushed & bit) && (others & ~m->unflushed) == 0)
+    mirror_note_loss (m);
+}
+
+void
 mirror_set_state (struct dm_mirror *m, unsigned int leg,
                   enum dm_mirror_state state, const char *reason)
 {
   struct leg *l = &m->legs[leg];
 
-  m->departures += l->state == DM_MIRROR_IN_SYNC && state != l->state;
+  if (l->state == DM_MIRROR_IN_SYNC && state != l->state)
+    note_departure (m, leg);
   mirror_set_member (&m->in_sync, leg, state == DM_MIRROR_IN_SYNC);
   mirror_set_partial (m, m->partial & ~(1UL << leg));
   mirror_set_member (&m->recovering, leg, state == DM_MIRROR_RECOVERING);
@@ -153,12 +172,6 @@ set_failed (struct dm_mirror *m, const struct mirror_failure *f,
 
     fail_leg (m, i, reason);
   }
-}
-
-void
-mirror_note_loss (struct dm_mirror *m)
-{
-  __atomic_add_fetch (&m->losses, 1, __ATOMIC_ACQ_REL);
 }
 
 static bool

@@ -55,10 +55,12 @@ struct batch {
   struct mirror_item items[BATCH_ITEMS];
   uint64_t begun;
   uint64_t copied_before;       /* of mirror->copied */
-  /* So that a leg that failed meanwhile is not taken for one that has it, nor what one showed
-   * that has left for what the others have.
+  unsigned long sources;        /* legs that were read */
+  /* So that a leg that failed meanwhile is not taken for one that has it, nor what a source
+   * showed that has left, or cannot be flushed any more, for what the others have.
    */
-  unsigned int recoveries[DM_IO_MAX_REGIONS], departures;
+  unsigned int recoveries[DM_IO_MAX_REGIONS];
+  unsigned long unflushed;
 };
 
 struct copier {
@@ -220,11 +222,12 @@ begin_batch (struct copier *c)
   unsigned int i;
 
   b->begun = clock_now ();
+  b->sources = 0;
   b->copied_before = __atomic_load_n (&m->copied, __ATOMIC_RELAXED);
   pthread_mutex_lock (&m->state_lock);
   for (i = 0; i < m->num_legs; i++)
     b->recoveries[i] = m->legs[i].recoveries;
-  b->departures = m->departures;
+  b->unflushed = m->unflushed;
   pthread_mutex_unlock (&m->state_lock);
 }
 
@@ -241,13 +244,19 @@ written_legs (struct copier *c)
   return legs & mirror_used (c->mirror);
 }
 
-/* Those that are read.  One that may have lost something says so when it is flushed; of one
- * that cannot be flushed that is known.
+/* Called with state_lock: has each leg that was read been in sync all the time, and has not
+ * turned out to be one that cannot be flushed?
  */
-static unsigned long
-read_legs (const struct dm_mirror *m)
+static bool
+sources_have_stayed (struct copier *c)
 {
-  return mirror_in_sync (m) & ~mirror_unflushed (m);
+  const struct batch *b = &c->batch;
+  struct dm_mirror *m = c->mirror;
+
+  FOR_EACH_LEG (i, b->sources)
+    if (m->legs[i].recoveries != b->recoveries[i])
+      return false;
+  return (b->sources & (~m->in_sync | (m->unflushed & ~b->unflushed))) == 0;
 }
 
 /* Called with state_lock. */
@@ -268,18 +277,21 @@ static void
 end_batch (struct copier *c)
 {
   struct dm_mirror *m = c->mirror;
-  bool flushed;
+  unsigned long sources = c->batch.sources & ~mirror_unflushed (m);
+  bool offline = (sources & mirror_offline (m)) != 0, flushed;
   unsigned int i;
 
   if (c->batch.n == 0)
     return;
-  /* A leg that could not be flushed is no longer recovering. */
-  flushed = mirror_flush_legs (m, written_legs (c) | read_legs (m)) == 0 ||
+  /* A leg that could not be flushed is no longer recovering, and a source that has lost
+   * something no longer in sync.  One that has just lost its connection may be back soon.
+   */
+  flushed = mirror_flush_legs (m, written_legs (c) | (offline ? 0 : sources)) == 0 ||
     mirror_cannot_flush (m);
   /* Nor may one that was dropped be the source of reconciling next time. */
   flushed = flushed && mirror_settle (m) == 0;
   pthread_mutex_lock (&m->state_lock);
-  for (i = 0; i < c->batch.n && m->departures == c->batch.departures; i++)
+  for (i = 0; i < c->batch.n && !offline && sources_have_stayed (c); i++)
     record_item (c, &c->batch.items[i], flushed);
   pthread_mutex_unlock (&m->state_lock);
   dm_log_sync (m->log);
@@ -296,12 +308,19 @@ is_full (const struct copier *c)
     b->copied_before >= BATCH_BYTES;
 }
 
+/* What cannot be made alike cannot be copied either. */
 static void
 note_stuck (struct dm_mirror *m, const struct mirror_item *item)
 {
+  unsigned long lacking = item->lacking;
+  uint64_t first = item->first, after;
+
+  if (item->reconcile)
+    dm_log_next_lacking (m->log, mirror_recovering (m), &first, item->end, &after,
+                         &lacking);
   pthread_mutex_lock (&m->work.lock);
   m->work.stuck = true;
-  m->work.unread |= item->lacking;
+  m->work.unread |= lacking;
   pthread_mutex_unlock (&m->work.lock);
 }
 
@@ -312,6 +331,7 @@ add_to_batch (struct copier *c, const struct mirror_item *item)
   struct batch *b = &c->batch;
   struct mirror_item *last = b->n > 0 ? &b->items[b->n - 1] : NULL;
 
+  b->sources |= item->sources;
   if (last != NULL && last->end == item->first && !last->reconcile &&
       !item->reconcile && last->lacking == item->lacking)
     last->end = item->end;
@@ -325,7 +345,7 @@ add_to_batch (struct copier *c, const struct mirror_item *item)
  * copied.
  */
 static void
-copy_into_batch (struct copier *c, const struct mirror_item *item)
+copy_into_batch (struct copier *c, struct mirror_item *item)
 {
   struct dm_mirror *m = c->mirror;
   struct mirror_item one = *item;

@@ -89,10 +89,6 @@ struct dm_mirror {
   pthread_cond_t state_changed; /* for the keeper, or stop */
   unsigned long in_sync;        /* atomic: bit i is leg i */
   unsigned long recovering;     /* the same */
-  /* Owned by state_lock: how often a leg has left in_sync, or could not be flushed any more.
-   * What was copied from it counts only if it has been flushed since.
-   */
-  unsigned int departures;
   unsigned int stampings;       /* owned by state_lock: see mirror_stamp */
   unsigned int rewrites;        /* the same: tries of mirror_rewrite */
   unsigned long in_doubt;       /* atomic: legs with such chunks (S5) */
@@ -431,13 +427,14 @@ struct mirror_item {
   bool rewrite;                 /* the same, to the source only if a flush has failed */
   unsigned int differs;         /* then: dm_log_differs before it was copied */
   unsigned long lacking;        /* else to these */
+  unsigned long sources;        /* legs that have been read for it */
 };
 
 /* The first chunk of the item that is not zero on the source and the targets,
  * or its end: a thin volume is mostly zero, and quickly done.
  */
 extern uint64_t mirror_zero_end (struct dm_mirror *m,
-                                 const struct mirror_item *item);
+                                 struct mirror_item *item);
 
 /* Copy what the item says; not flushed yet.  0, also if a target has failed, as
  * its state says; -ENODATA if something could not be read; or -EIO if something else
@@ -445,7 +442,7 @@ extern uint64_t mirror_zero_end (struct dm_mirror *m,
  * written it is distrusted, and 0.
  */
 extern int mirror_copy_item (struct dm_mirror *m,
-                             const struct mirror_item *item,
+                             struct mirror_item *item,
                              void *buffer, bool paced);
 
 /* Those that fail are out of sync.  0, or -EIO if any has failed. */

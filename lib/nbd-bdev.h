@@ -52,11 +52,13 @@ struct nbd_command {
   struct bdev_io *io;
   unsigned int connection;
   uint64_t deadline;
-  bool flying;                  /* it is in that list: it has not ended */
+  bool flying;                  /* it is in that list: it has not been answered */
   bool remembered;              /* it has ended, and libnbd still knows it */
   bool flush, fua;
   bool durable;                 /* a change, once acknowledged */
   uint64_t changes;             /* a flush: what it makes durable */
+  uint64_t number;              /* of a flush, or with FUA: in the order of sending */
+  uint64_t held_by;             /* a flush that has succeeded: by those up to this number */
   struct memory_cursor data;    /* of a read or write, in */
   void *buffer;
   size_t length;
@@ -96,6 +98,7 @@ struct nbd_bdev {
   uint64_t bytes;               /* of the reads and writes in flight */
   struct nbd_command commands[NBD_COMMANDS];
   struct nbd_command_list free, flying, ended; /* flying: by deadline */
+  struct nbd_command_list held; /* flushes: they end when others have */
   struct bdev_io *waiting, **waiting_end; /* for a command or memory */
   uint64_t retry_at;            /* 0, or when there may be memory */
   uint64_t sent_at;             /* when the last command was sent */
@@ -120,6 +123,7 @@ struct nbd_bdev {
   /* What the connections may have lost when they are lost. */
   uint64_t changes;             /* acknowledged, but not as durable */
   uint64_t flushed;             /* of these */
+  uint64_t flushes;             /* sent, and commands with FUA */
   bool missed;                  /* a change has failed */
   bool cut_off;                 /* by the end of its connection, without an
                                  * answer */

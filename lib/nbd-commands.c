@@ -9,6 +9,10 @@
  * as many commands as it takes, and a flush for FUA where the server
  * knows no better.  All commands of a stage are in flight at once; the next
  * stage begins when they have ended.
+ *
+ * A server tells once that it could not keep something, and it may tell so any command
+ * that flushes.  So a flush succeeds only when all others that were in flight with it have
+ * ended, and if one has failed none succeeds until what was written is written again.
  */
 
 #include <config.h>
@@ -96,21 +100,63 @@ changes_data (const struct bdev_io *io)
     io->op == DM_IO_WRITE_ZEROES;
 }
 
+/* May it be told of what others have lost? */
+static bool
+is_flushing (const struct nbd_command *c)
+{
+  return c->flush || c->fua;
+}
+
+/* May a command that is in flight be told of what a flush that has succeeded was not? */
+static bool
+is_held (const struct nbd_bdev *nbd, const struct nbd_command *flush)
+{
+  const struct nbd_command *c;
+
+  for (c = nbd->flying.first; c != NULL; c = c->next)
+    if (is_flushing (c) && c->number <= flush->held_by)
+      return true;
+  return false;
+}
+
+/* Flushes that have succeeded, and that nothing in flight can contradict any more. */
+static void
+release_held (struct nbd_bdev *nbd)
+{
+  struct nbd_command *c, *next;
+
+  for (c = nbd->held.first; c != NULL; c = next) {
+    next = c->next;
+    if (is_held (nbd, c))
+      continue;
+    if (nbd->flush_error != 0)
+      c->error = nbd->flush_error;
+    else
+      nbd->flushed = MAX (nbd->flushed, c->changes);
+    take_out (&nbd->held, c);
+    append (&nbd->ended, c);
+  }
+}
+
+/* Has it failed as a flush does?  A write with FUA may fail for another reason. */
+static bool
+has_not_flushed (const struct nbd_command *c)
+{
+  return c->flush ? c->error != ENOTCONN && c->error != ESHUTDOWN :
+    c->fua && c->error == EIO;
+}
+
 /* Note what the end of a command means for the device, at once: should the
  * connections be lost before it is looked at, this counts.
  */
 static void
-note_end (struct nbd_bdev *nbd, const struct nbd_command *c)
+note_end (struct nbd_bdev *nbd, struct nbd_command *c)
 {
   bool lost = c->error == ENOTCONN; /* libnbd says so, no server does */
 
-  if (c->flush) {
-    if (c->error == 0)
-      nbd->flushed = MAX (nbd->flushed, c->changes);
-    else if (!lost && c->error != ESHUTDOWN && nbd->flush_error == 0)
-      nbd->flush_error = c->error;
-  }
-  else if (changes_data (c->io)) {
+  if (c->error != 0 && has_not_flushed (c) && nbd->flush_error == 0)
+    nbd->flush_error = c->error;
+  if (!c->flush && changes_data (c->io)) {
     if (c->error != 0)
       nbd->missed = true;
     else if (!c->durable)
@@ -121,6 +167,13 @@ note_end (struct nbd_bdev *nbd, const struct nbd_command *c)
   }
   if (c->error == 0)
     nbd->delay = NBD_FIRST_DELAY;
+  if (c->flush && c->error == 0) {
+    c->held_by = nbd->flushes;
+    take_out (&nbd->ended, c);
+    append (&nbd->held, c);
+  }
+  if (is_flushing (c))
+    release_held (nbd);
 }
 
 /* A command that is in flight has ended with ERROR, an errno or 0. */
@@ -218,6 +271,7 @@ forget_command (struct nbd_bdev *nbd, struct nbd_command *c)
   c->flying = false;
   take_out (&nbd->flying, c);
   free_command (nbd, c);
+  release_held (nbd);
 }
 
 /* What it has to send or to receive. */
@@ -325,6 +379,7 @@ send_flush (struct nbd_bdev *nbd, struct bdev_io *io)
   if (c == NULL)
     return false;
   c->flush = true;
+  c->number = ++nbd->flushes;
   c->changes = nbd->changes;
   return sent (nbd, c, nbd_aio_flush (handle_of (c), completion_of (c), 0));
 }
@@ -417,6 +472,8 @@ send_data (struct nbd_bdev *nbd, struct bdev_io *io)
   if (c == NULL)
     return false;
   c->fua = io->flags & DM_IO_FUA && nbd->export.can_fua;
+  if (c->fua)
+    c->number = ++nbd->flushes;
   c->durable = c->fua || !nbd->export.can_flush;
   c->length = span_of (nbd, io);
   if (transfer && !find_buffer (nbd, c)) {
@@ -579,6 +636,10 @@ nbd_abandon_commands (struct nbd_bdev *nbd, int error)
 {
   struct nbd_command *c;
 
+  while ((c = take_first (&nbd->held)) != NULL) {
+    c->error = error;           /* the others might have been told of a loss */
+    append (&nbd->ended, c);
+  }
   for (c = nbd->ended.first; c != NULL; c = c->next)
     retire (c);
   while (nbd->flying.first != NULL)

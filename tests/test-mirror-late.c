@@ -813,6 +813,115 @@ test_unnoticed_reconcile (struct volume *v, unsigned int unused)
   g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 7);
 }
 
+/* The answer is not what the leg has shown that was found to have lost something when another
+ * was repaired.
+ */
+static void
+test_unnoticed_answer (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault bad = {
+    .ops = MOCK_READ, .error = EIO, .until_written = true,
+    .offset = (LEG_START (0) + ELSEWHERE) * SECTOR, .length = SECTOR,
+  };
+
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  volume_kill (v, 1, MOCK_FLUSH, EIO);
+  leg_set (v, 1, 1, ELSEWHERE, 1);
+  mock_fault (v->legs[0], &bad);
+  g_assert_cmpint (volume_read (v, ELSEWHERE), ==, 7);
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
+}
+
+/* A leg that cannot be flushed stays when one leaves that could be: clients hear that what
+ * both have lost is gone.
+ */
+static void
+test_unnoticed_departure (struct volume *v, unsigned int by_user)
+{
+  const struct mock_fault full = {
+    .ops = MOCK_WRITE, .times = 1, .error = ENOSPC,
+    .offset = (LEG_START (0) + AT) * SECTOR, .length = SECTOR,
+  };
+  const struct mock_fault bad = {
+    .ops = MOCK_WRITE, .times = 1, .error = EIO,
+    .offset = (LEG_START (1) + AT) * SECTOR, .length = SECTOR,
+  };
+  const struct mock_fault hold = { .ops = MOCK_READ, .gate = &v->gate, .times = 1 };
+  const struct mock_fault once = { .ops = MOCK_FLUSH, .error = EIO, .times = 1 };
+  unsigned int i;
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (2) - 1, &volume_plain);
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  mock_fault (v->legs[0], &full);
+  mock_fault (v->legs[1], &bad);
+  mock_fault (v->legs[0], &hold);
+  g_assert_false (volume_write_fua (v, 8, AT, 1));
+  g_assert_cmpuint (volume_in_sync (v), ==, 2);
+  mock_gate_await (&v->gate, 1);        /* what is dirty is written again */
+  g_assert_false (volume_flush (v));    /* the first loss is heard of */
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 1));
+  for (i = 0; i < 2; i++)
+    leg_set (v, i, 1, ELSEWHERE, 1);
+  mock_fault (v->legs[1], &once);
+  if (by_user)
+    g_assert_cmpint (dm_mirror_fail (v->mirror, 0), ==, 0);
+  else
+    volume_kill (v, 0, MOCK_FLUSH, EIO);
+  mock_gate_open (&v->gate);
+  AWAIT (leg_state (v, 0) == DM_MIRROR_FAILED);
+  AWAIT (log_lines_count ("*leg1*has been flushed*") > 0);
+  g_assert_false (volume_flush (v));
+}
+
+/* A source that loses its connection for a moment, and nothing with it, keeps no leg from
+ * recovering from it.
+ */
+static void
+test_source_blinks (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault hold = { .ops = MOCK_WRITE, .gate = &v->gate, .times = 1 };
+
+  volume_again (v, 2, 8 * SECTORS, CHUNK, BIT (0), &volume_plain);
+  leg_set (v, 0, 5, 0, 8 * SECTORS);
+  mock_fault (v->legs[1], &hold);
+  volume_start (v);
+  mock_gate_await (&v->gate, 1);
+  __atomic_store_n (&v->legs[0]->offline, true, __ATOMIC_RELAXED);
+  volume_fail (v, 0, MOCK_READ | MOCK_FLUSH, ENOTCONN, 0, 0);
+  mock_gate_open (&v->gate);
+  g_usleep (G_USEC_PER_SEC / 2);
+  __atomic_store_n (&v->legs[0]->offline, false, __ATOMIC_RELAXED);
+  mock_clear_faults (v->legs[0]);
+  volume_await_in_sync (v);
+  g_assert_cmpuint (log_lines_count ("*leg1*has failed*"), ==, 0);
+  volume_assert_alike (v, BIT (2) - 1);
+}
+
+/* What a leg in sync in part lacks cannot be read from any, so it is not waited for. */
+static void
+test_partial_stuck (struct volume *v, unsigned int unused)
+{
+  uint64_t begun;
+
+  crash (v, BIT (2));
+  v->options.quorum = 2;
+  volume_fail (v, 0, MOCK_READ, EIO, AT + 1, 1);
+  volume_fail (v, 1, MOCK_READ, EIO, AT + 1, 1);
+  volume_start (v);
+  await_partial (v, 1);
+  AWAIT (log_lines_count ("*some of what it lacks cannot be read*") > 0);
+  g_assert_cmpint (dm_mirror_fail (v->mirror, 1), ==, 0);
+  begun = clock_now ();
+  g_assert_false (volume_flush (v));
+  g_assert_cmpuint (clock_now () - begun, <, 30 * NSEC_PER_SEC); /* not COPY_NSEC */
+}
+
 /* What another leg lacks cannot be copied: that has nothing to do with what is waited for. */
 static void
 test_partial_other_stuck (struct volume *v, unsigned int what)
@@ -939,6 +1048,7 @@ static const struct volume_test tests[] = {
   { "s5-partial/revives", test_partial_revives, 0, &volume_plain },
   { "s5-partial/unnoticed", test_partial_unnoticed, 0, &volume_plain },
   { "s5-partial/slow", test_partial_slow, 0, &volume_plain },
+  { "s5-partial/stuck", test_partial_stuck, 0, &volume_plain },
   { "s5-partial/other-stuck/write", test_partial_other_stuck, CLIENT_WRITE,
     &volume_plain },
   { "s5-partial/other-stuck/flush", test_partial_other_stuck, CLIENT_FLUSH,
@@ -947,6 +1057,10 @@ static const struct volume_test tests[] = {
   { "f1-unnoticed/left-by-user", test_unnoticed_left, false, &volume_plain },
   { "f1-unnoticed/left-by-error", test_unnoticed_left, true, &volume_plain },
   { "f1-unnoticed/repair", test_unnoticed_repair, 0, &volume_plain },
+  { "f1-unnoticed/answer", test_unnoticed_answer, 0, &volume_plain },
+  { "f1-unnoticed/departure-by-error", test_unnoticed_departure, false, &volume_plain },
+  { "f1-unnoticed/departure-by-user", test_unnoticed_departure, true, &volume_plain },
+  { "f1-unnoticed/blinks", test_source_blinks, 0, &volume_plain },
   { "f1-unnoticed/copied", test_unnoticed_copied, 0, &volume_plain },
   { "f1-unnoticed/reconcile", test_unnoticed_reconcile, 0, &volume_plain },
   { "s5-partial/alone", test_partial_alone, 1, &volume_plain },

@@ -186,7 +186,7 @@ test_write_meanwhile (struct volume *v, unsigned int unused)
   g_assert_false (client_ends_soon (&writer));
   mock_gate_open (&v->gate);
   g_assert_true (client_finish (&reader));
-  g_assert_cmpint (reader.byte, ==, 4);
+  g_assert_true (reader.byte == 4 || reader.byte == 5);
   g_assert_true (client_finish (&writer));
   g_assert_cmpint (leg_byte (v, 0, AT), ==, 5);
   volume_assert_alike (v, ALL_LEGS);
