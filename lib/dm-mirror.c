@@ -637,26 +637,40 @@ to_repair (struct dm_mirror *m, const struct dm_io_result *results,
   return legs;
 }
 
+static bool read_parts (struct dm_mirror *m, unsigned char *data,
+                        sector_t sector, sector_t count,
+                        struct dm_io_result *results);
+
 /* Each leg may have a bad sector, and yet one of them what another lacks. */
+static bool
+read_halves (struct dm_mirror *m, unsigned char *data, sector_t sector,
+             sector_t count, struct dm_io_result *results,
+             unsigned long failed)
+{
+  sector_t half = mirror_half (m, count);
+
+  return half > 0 && is_bad_sector (results, failed) &&
+    read_parts (m, data, sector, half, results) &&
+    read_parts (m, data + half * DM_IO_SECTOR_SIZE, sector + half,
+                count - half, results);
+}
+
 static bool
 read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
             sector_t count, struct dm_io_result *results)
 {
-  sector_t half = mirror_half (m, count);
   unsigned long failed;
 
   if (!read_any (m, data, sector, count, results, &failed))
-    return half > 0 && is_bad_sector (results, failed) &&
-      read_parts (m, data, sector, half, results) &&
-      read_parts (m, data + half * DM_IO_SECTOR_SIZE, sector + half,
-                  count - half, results);
+    return read_halves (m, data, sector, count, results, failed);
   failed = to_repair (m, results, failed);
   if (failed == 0)
     return true;
   /* The leg that was read may have been found then to have lost something. */
   mirror_repair (m, failed, sector, count);
   range_wait (&m->ranges, sector, count);
-  return read_any (m, data, sector, count, results, &failed);
+  return read_any (m, data, sector, count, results, &failed) ||
+    read_halves (m, data, sector, count, results, failed);
 }
 
 static unsigned int

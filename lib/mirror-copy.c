@@ -549,7 +549,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
   };
   sector_t end = sector + count;
   struct range_lock range;
-  unsigned long absent, legs = mirror_in_sync (m);
+  unsigned long absent;
   int r = buffer == NULL ? -ENOMEM : 0;
 
   for (; r == 0 && sector < end; sector += piece.count) {
@@ -567,7 +567,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     range_unlock (&m->ranges, &range);
   }
   if (r == 0)
-    r = flush_reconciled (m, legs & mirror_in_sync (m));
+    r = flush_reconciled (m, mirror_in_sync (m));
   else if (r == NOT_COPIED)
     r = do_without (m);
   return r == 0 ? mirror_settle (m) : r;

@@ -277,7 +277,8 @@ static void
 end_batch (struct copier *c)
 {
   struct dm_mirror *m = c->mirror;
-  unsigned long sources = c->batch.sources & ~mirror_unflushed (m);
+  unsigned long sources = c->batch.sources & mirror_in_sync (m) &
+    ~mirror_unflushed (m);
   bool offline = (sources & mirror_offline (m)) != 0, flushed;
   unsigned int i;
 
@@ -386,6 +387,7 @@ copy_in_steps (struct copier *c, const struct mirror_item *item)
     if (c->batch.n == 0)
       begin_batch (c);
     step.end = item->end;
+    step.sources = 0;
     step.end = mirror_zero_end (m, &step);
     if (step.end > step.first) {
       add_to_batch (c, &step);

@@ -58,7 +58,8 @@ struct nbd_command {
   bool durable;                 /* a change, once acknowledged */
   uint64_t changes;             /* a flush: what it makes durable */
   uint64_t number;              /* of a flush, or with FUA: in the order of sending */
-  uint64_t held_by;             /* a flush that has succeeded: by those up to this number */
+  unsigned int failures;        /* a flush: flush_failures when it was sent */
+  uint64_t held_by;             /* ... that has succeeded: by those up to this number */
   struct memory_cursor data;    /* of a read or write, in */
   void *buffer;
   size_t length;
@@ -127,7 +128,9 @@ struct nbd_bdev {
   bool missed;                  /* a change has failed */
   bool cut_off;                 /* by the end of its connection, without an
                                  * answer */
-  int flush_error;              /* of the first that failed, positive */
+  int flush_error;              /* of the first that failed, positive; until nbd_flush_again */
+  unsigned int flush_failures;  /* how many have failed, or were cut off */
+  int flush_failure;            /* of the last of these */
 };
 
 /* All these are called with the lock held, and may call io->done. */

@@ -129,8 +129,8 @@ release_held (struct nbd_bdev *nbd)
     next = c->next;
     if (is_held (nbd, c))
       continue;
-    if (nbd->flush_error != 0)
-      c->error = nbd->flush_error;
+    if (nbd->flush_failures != c->failures)
+      c->error = nbd->flush_failure;
     else
       nbd->flushed = MAX (nbd->flushed, c->changes);
     take_out (&nbd->held, c);
@@ -138,12 +138,24 @@ release_held (struct nbd_bdev *nbd)
   }
 }
 
-/* Has it failed as a flush does?  A write with FUA may fail for another reason. */
+/* Has it failed as a flush does, or might it have been told so?  A write with FUA may fail
+ * for another reason.
+ */
 static bool
 has_not_flushed (const struct nbd_command *c)
 {
-  return c->flush ? c->error != ENOTCONN && c->error != ESHUTDOWN :
-    c->fua && c->error == EIO;
+  if (c->flush)
+    return c->error != 0;
+  return c->fua && (c->error == EIO || c->error == ENOTCONN);
+}
+
+static void
+note_failed_flush (struct nbd_bdev *nbd, int error)
+{
+  nbd->flush_failures++;
+  nbd->flush_failure = error;
+  if (error != ENOTCONN && error != ESHUTDOWN && nbd->flush_error == 0)
+    nbd->flush_error = error;
 }
 
 /* Note what the end of a command means for the device, at once: should the
@@ -154,8 +166,8 @@ note_end (struct nbd_bdev *nbd, struct nbd_command *c)
 {
   bool lost = c->error == ENOTCONN; /* libnbd says so, no server does */
 
-  if (c->error != 0 && has_not_flushed (c) && nbd->flush_error == 0)
-    nbd->flush_error = c->error;
+  if (has_not_flushed (c))
+    note_failed_flush (nbd, c->error);
   if (!c->flush && changes_data (c->io)) {
     if (c->error != 0)
       nbd->missed = true;
@@ -380,6 +392,7 @@ send_flush (struct nbd_bdev *nbd, struct bdev_io *io)
     return false;
   c->flush = true;
   c->number = ++nbd->flushes;
+  c->failures = nbd->flush_failures;
   c->changes = nbd->changes;
   return sent (nbd, c, nbd_aio_flush (handle_of (c), completion_of (c), 0));
 }

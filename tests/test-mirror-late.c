@@ -836,6 +836,32 @@ test_unnoticed_answer (struct volume *v, unsigned int unused)
   g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
 }
 
+/* The legs that are left have bad sectors, and yet each what the other lacks. */
+static void
+test_unnoticed_parts (struct volume *v, unsigned int unused)
+{
+  struct mock_fault bad = {
+    .ops = MOCK_READ, .error = EIO, .until_written = true, .length = SECTOR,
+  };
+  struct dm_io_result results[DM_IO_MAX_REGIONS];
+  unsigned char data[2 * SECTOR];
+  unsigned int i;
+
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS));
+  g_assert_true (volume_flush (v));
+  g_assert_true (volume_write (v, 7, ELSEWHERE, 2));
+  volume_kill (v, 1, MOCK_FLUSH, EIO);
+  for (i = 0; i < 2; i++) {
+    bad.offset = (LEG_START (2 * i) + ELSEWHERE + i) * SECTOR;
+    mock_fault (v->legs[2 * i], &bad);
+  }
+  g_assert_true (dm_mirror_read (v->mirror, data, ELSEWHERE, 2, results));
+  g_assert_cmpint (leg_state (v, 1), ==, DM_MIRROR_FAILED);
+  g_assert_cmpint (data[0], ==, 7);
+}
+
 /* A leg that cannot be flushed stays when one leaves that could be: clients hear that what
  * both have lost is gone.
  */
@@ -1058,6 +1084,7 @@ static const struct volume_test tests[] = {
   { "f1-unnoticed/left-by-error", test_unnoticed_left, true, &volume_plain },
   { "f1-unnoticed/repair", test_unnoticed_repair, 0, &volume_plain },
   { "f1-unnoticed/answer", test_unnoticed_answer, 0, &volume_plain },
+  { "f1-unnoticed/parts", test_unnoticed_parts, 0, &volume_plain },
   { "f1-unnoticed/departure-by-error", test_unnoticed_departure, false, &volume_plain },
   { "f1-unnoticed/departure-by-user", test_unnoticed_departure, true, &volume_plain },
   { "f1-unnoticed/blinks", test_source_blinks, 0, &volume_plain },
