@@ -55,6 +55,10 @@ struct bdev_extent {
  *
  * A device that is used by system calls has the operations up to zero; one
  * that has a thread of its own has start instead of them.
+ *
+ * A flush that succeeds says that nothing is lost of what had ended before it began.  A
+ * kernel or a server tells of a loss only once, perhaps another flush that is under way:
+ * block-device.c and nbd-commands.c see to it that no flush succeeds then.
  */
 struct bdev_ops {
   /* Transfer some bytes; returns how many, 0 at the end of the file.
