@@ -456,9 +456,6 @@ commit_sets (struct dm_log *log, unsigned long *copies, uint64_t version)
   bool ok = true;
 
   pthread_mutex_unlock (&log->lock);
-  if (log->starting)            /* what was read may be in a cache only */
-    failed |= log_copies_io (log, &log->writer, *copies & ~failed, DM_IO_FLUSH, 0,
-                             0, 0);
   failed |= log_write_blocks (log, &log->writer,
                               (*copies | log->joining) & ~failed,
                               log->set_blocks, LOG_BEFORE_CLEARING);
@@ -607,30 +604,38 @@ log_commit (struct dm_log *log, bool clears)
  * next superblock were torn there as well the two could make it whole.
  */
 static unsigned long
-spoil_torn (struct dm_log *log)
+spoil_torn (struct dm_log *log, unsigned long copies)
 {
   memset (log->writer.buffer, 0xff, LOG_BLOCK);
-  return log_copies_io (log, &log->writer, log->torn, DM_IO_WRITE, DM_IO_FUA,
-                        LOG_SUPER_AT, 1);
+  return log_copies_io (log, &log->writer, log->torn & copies, DM_IO_WRITE,
+                        DM_IO_FUA, LOG_SUPER_AT, 1);
 }
 
-/* Before anything else is written it is known that this server has not ended, and copies
- * that have missed a superblock are out of use: those in use differ by one at most.  The
- * copies that are behind have all blocks of the commit, which come before the superblock;
- * but these may be in a cache only.
+/* Before anything else is written what was read is durable, which may have been in a cache
+ * only; it is known that this server has not ended; and copies that have missed a superblock
+ * have it, or are out of use: those in use differ by one at most.  The copies that are behind
+ * have all blocks of the commit, which come before the superblock.
  */
 void
 log_catch_up (struct dm_log *log)
 {
-  unsigned long copies = log->current, failed = spoil_torn (log);
+  unsigned long copies = log->current, failed;
 
-  failed |= log_copies_io (log, &log->writer, log->behind & ~failed, DM_IO_FLUSH, 0,
-                           0, 0);
+  log->last = copies;
+  failed = log_copies_io (log, &log->writer, copies, DM_IO_FLUSH, 0, 0, 0);
+  failed |= spoil_torn (log, copies & ~failed);
   if (log->behind & ~failed)
     failed |= put_super (log, log->behind & ~failed);
   log->behind = 0;
-  if ((log->super.orderly || failed != 0) && write_super (log, &copies, failed))
+  if (!log->super.orderly && failed == 0)
+    return;
+  if (write_super (log, &copies, failed)) {
     log->current = copies;
+    return;
+  }
+  pthread_mutex_lock (&log->lock);
+  log_died (log);
+  pthread_mutex_unlock (&log->lock);
 }
 
 void

@@ -585,6 +585,32 @@ test_s3_what_is_read_is_flushed (void)
   close_logs (&f);
 }
 
+/* So it is if the last server had ended in order, or another has begun since, when a
+ * superblock is written first.
+ */
+static void
+test_flushed_first (gconstpointer torn)
+{
+  const struct mock_event *trace;
+  struct logs f;
+  size_t n, i;
+
+  make_logs (&f, 1);
+  write_chunk (f.log, 1);
+  dm_log_rest (f.log);
+  g_assert_cmpint (dm_log_sync (f.log), ==, 0);
+  if (torn != NULL)
+    block_of (&f, 0, !f.log->copies[0].newest)[LOG_BLOCK - 1] ^= 1;
+  load_from (&f, 1);
+  mock_clear_trace (f.where[0].bdev);
+  g_assert_cmpint (dm_log_start (f.log, 0, 0), ==, 0);
+  trace = mock_trace (f.where[0].bdev, &n);
+  for (i = 0; i < n && trace[i].op == MOCK_READ; i++)
+    ;
+  g_assert_cmpint (trace[i].op, ==, MOCK_FLUSH);
+  close_logs (&f);
+}
+
 /* One more copy than there were. */
 static void
 test_add_copy (void)
@@ -1259,6 +1285,8 @@ main (int argc, char *argv[])
   g_test_add_func ("/log-load/bitmaps-are-ored", test_bitmaps_are_ored);
   g_test_add_func ("/log-load/s3-what-is-read-is-flushed",
                    test_s3_what_is_read_is_flushed);
+  g_test_add_data_func ("/log-load/flushed-first/orderly", NULL, test_flushed_first);
+  g_test_add_data_func ("/log-load/flushed-first/torn", "torn", test_flushed_first);
   g_test_add_func ("/log-load/add-copy", test_add_copy);
   g_test_add_func ("/log-load/s3-power-cuts-one-copy",
                    test_s3_power_cuts_one_copy);
