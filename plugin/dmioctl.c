@@ -109,6 +109,14 @@ connect_to_server (void)
   return G_IO_STREAM (connection);
 }
 
+/* While it was written to, or read. */
+static void
+connection_ended (const GError *error)
+{
+  die ("%s: the server has ended the connection: %s", socket_path,
+       error->message);
+}
+
 static void
 send_request (GIOStream *stream, const char *method, GVariant *params)
 {
@@ -127,7 +135,7 @@ send_request (GIOStream *stream, const char *method, GVariant *params)
   g_filter_output_stream_set_close_base_stream
     (G_FILTER_OUTPUT_STREAM (out), FALSE);
   if (!jsonrpc_output_stream_write_message (out, message, NULL, &error))
-    die ("%s: %s", socket_path, error->message);
+    connection_ended (error);
 }
 
 static GVariant *
@@ -141,8 +149,7 @@ receive_answer (GIOStream *stream)
   g_filter_input_stream_set_close_base_stream (G_FILTER_INPUT_STREAM (in),
                                                FALSE);
   if (!jsonrpc_input_stream_read_message (in, NULL, &message, &error))
-    die ("%s: the server has ended the connection: %s", socket_path,
-         error->message);
+    connection_ended (error);
   if (!g_variant_is_of_type (message, G_VARIANT_TYPE_VARDICT))
     die ("%s: the answer of the server is no object", socket_path);
   return message;

@@ -138,3 +138,26 @@ dmioctl wait
 fails 'log=none' -s "$control" fail 1
 fails 'log=none' -s "$control" add c.img
 stop_server
+
+# A server that ends the connection, before or after it has read what is asked of it.
+for reads in 0 1; do
+  bounded "$python" - "$reads" <<'SERVER' &
+import os
+import socket
+import sys
+
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind("begins.sock")
+    listener.listen()
+    os.rename("begins.sock", "ends.sock")
+    connection, _ = listener.accept()
+    if sys.argv[1] == "1":
+        connection.recv(1)
+    connection.close()
+SERVER
+  pid=$!
+  wait_for [ -S ends.sock ]
+  fails 'the server has ended the connection' -s ends.sock status
+  wait "$pid"
+  rm ends.sock
+done
