@@ -655,22 +655,25 @@ read_halves (struct dm_mirror *m, unsigned char *data, sector_t sector,
                 count - half, results);
 }
 
+/* What is answered was read after the last repair: the leg that was read before may have been
+ * found then to have lost something, and the next one may have a bad sector, too.
+ */
 static bool
 read_parts (struct dm_mirror *m, unsigned char *data, sector_t sector,
             sector_t count, struct dm_io_result *results)
 {
-  unsigned long failed;
+  unsigned long failed, repaired = 0;
 
-  if (!read_any (m, data, sector, count, results, &failed))
-    return read_halves (m, data, sector, count, results, failed);
-  failed = to_repair (m, results, failed);
-  if (failed == 0)
-    return true;
-  /* The leg that was read may have been found then to have lost something. */
-  mirror_repair (m, failed, sector, count);
-  range_wait (&m->ranges, sector, count);
-  return read_any (m, data, sector, count, results, &failed) ||
-    read_halves (m, data, sector, count, results, failed);
+  for (;;) {
+    if (!read_any (m, data, sector, count, results, &failed))
+      return read_halves (m, data, sector, count, results, failed);
+    failed = to_repair (m, results, failed) & ~repaired;
+    if (failed == 0)
+      return true;
+    mirror_repair (m, failed, sector, count);
+    range_wait (&m->ranges, sector, count);
+    repaired |= failed;         /* or not: once is enough */
+  }
 }
 
 static unsigned int
