@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* A mirror as its parts see it: dm-mirror.c has the requests,
+/* A mirror as its parts see it: dm-mirror.c has the writes and flushes, mirror-read.c the reads,
  * mirror-state.c what becomes of legs, mirror-assemble.c the start,
  * mirror-copy.c recovery and reconciling, mirror-doubt.c chunks in doubt,
  * mirror-partial.c legs that lack only these, mirror-rewrite.c what could not be
@@ -191,9 +191,13 @@ mirror_chunks (const struct dm_mirror *m)
  */
 extern void mirror_give (struct dm_mirror *m, unsigned int leg);
 
-/* The one of LEGS that was given first. */
-extern unsigned int mirror_given_first (const struct dm_mirror *m,
-                                        unsigned long legs);
+/* A client has asked for something. */
+extern void mirror_note_request (struct dm_mirror *m);
+
+/* The sectors of the volume on a leg. */
+extern struct io_region mirror_on_leg (const struct dm_mirror *m,
+                                       unsigned int leg, sector_t sector,
+                                       sector_t count);
 
 extern unsigned long mirror_offline (const struct dm_mirror *m);
 
@@ -205,6 +209,14 @@ extern unsigned long mirror_run (struct dm_mirror *m,
                                  unsigned long legs, sector_t sector,
                                  sector_t count,
                                  struct dm_io_result *results);
+
+/*----------------------------------------------------------------------
+ * mirror-read.c
+ */
+
+/* The one of LEGS that was given first. */
+extern unsigned int mirror_given_first (const struct dm_mirror *m,
+                                        unsigned long legs);
 
 /* About half of so many sectors, in whole blocks; 0 if they are one. */
 extern sector_t mirror_half (const struct dm_mirror *m, sector_t count);
