@@ -3,9 +3,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* What dm-log.c (bits and states in memory), log-new.c, log-load.c (choosing among
- * copies), log-epochs.c (which of them knows more), log-commit.c (writing them),
- * log-join.c (those that come into use) and log-copies.c (those that are not in use) share.
+/* What dm-log.c (bits and states in memory), log-reconcile.c (chunks that may differ),
+ * log-new.c, log-load.c (choosing among copies), log-epochs.c (which of them knows more),
+ * log-commit.c (writing them), log-join.c (those that come into use) and log-copies.c (those
+ * that are not in use) share.
  */
 
 #ifndef DMIO_LOG_PRIVATE_H
@@ -193,6 +194,9 @@ extern void log_end_lease (struct dm_log *log);
 extern void log_set_stamp (struct dm_log *log, unsigned int leg,
                            const struct bdev_stamp *stamp);
 
+/* The chunks of these sectors: from *FIRST to before *END. */
+extern void log_get_chunks (const struct dm_log *log, sector_t sector,
+                            sector_t count, uint64_t *first, uint64_t *end);
 /* dm-log.c, with the lock held. */
 extern bool log_has_dirty (const struct dm_log *log);
 

@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-/* A mirror as its parts see it: dm-mirror.c has the writes and flushes, mirror-read.c the reads,
- * mirror-state.c what becomes of legs, mirror-assemble.c the start,
+/* A mirror as its parts see it: dm-mirror.c has the writes and flushes,
+ * mirror-read.c the reads, mirror-state.c what becomes of legs, mirror-assemble.c the start,
  * mirror-copy.c recovery and reconciling, mirror-doubt.c chunks in doubt,
  * mirror-partial.c legs that lack only these, mirror-rewrite.c what could not be
  * flushed, mirror-keeper.c legs that have failed, mirror-threads.c who does it.
