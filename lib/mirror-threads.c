@@ -373,6 +373,20 @@ copy_into_batch (struct copier *c, struct mirror_item *item)
     }
 }
 
+/* Has one of the legs begun to recover since?  What is in the batch does not count for it. */
+static bool
+is_of_before (const struct copier *c, unsigned long legs)
+{
+  struct dm_mirror *m = c->mirror;
+  bool before = false;
+
+  pthread_mutex_lock (&m->state_lock);
+  FOR_EACH_LEG (i, legs)
+    before = before || m->legs[i].recoveries != c->batch.recoveries[i];
+  pthread_mutex_unlock (&m->state_lock);
+  return before;
+}
+
 /* In steps, so that little is copied again after an interruption. */
 static void
 copy_in_steps (struct copier *c, const struct mirror_item *item)
@@ -383,6 +397,8 @@ copy_in_steps (struct copier *c, const struct mirror_item *item)
 
   for (; step.first < item->end && !mirror_stopping (m);
        step.first = step.end) {
+    if (is_of_before (c, step.lacking))
+      end_batch (c);
     /* Before anything is looked at: what is seen must be of this recovery. */
     if (c->batch.n == 0)
       begin_batch (c);

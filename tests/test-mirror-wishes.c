@@ -233,6 +233,28 @@ test_add_missing (struct volume *v, unsigned int unused)
   assert_recovered (v, 1, CHUNK);
 }
 
+/* It is added while legs are made alike: what is copied to it from then on counts, and need
+ * not be copied again.
+ */
+static void
+test_add_meanwhile (struct volume *v, unsigned int unused)
+{
+  volume_again (v, LEGS, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_plain);
+  v->closed = BIT (2);
+  v->options.degraded = true;
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, SECTORS / 2));
+  volume_crash (v, 1);
+  volume_hold (v->legs[1], MOCK_WRITE, &v->gate);
+  volume_start (v);
+  mock_gate_await (&v->gate, SECTORS / 2 / CHUNK);      /* by all that copy */
+  volume_clear_traces (v);
+  add_leg (v, 2);
+  volume_await_state (v, 2, DM_MIRROR_RECOVERING);
+  mock_gate_open (&v->gate);
+  assert_recovered (v, 2, SECTORS);
+}
+
 /* A leg hangs while it is flushed to be stamped, when all is clean or when it is
  * recovered: the user can take it out all the same.
  */
@@ -615,6 +637,7 @@ static const struct volume_test tests[] = {
   { "add/crash", test_add_crash, 0, &volume_plain },
   { "add/refused", test_add_refused, 0, &volume_plain },
   { "add/missing", test_add_missing, 0, &volume_plain },
+  { "add/meanwhile", test_add_meanwhile, 0, &volume_plain },
   { "s4-edited/by-user", test_edited_by_user, true, &volume_stamped },
   { "s4-edited/by-user/not", test_edited_by_user, false, &volume_stamped },
   { "s4-edited/failed", test_edited_failed, true, &volume_stamped },
