@@ -662,9 +662,10 @@ int
 dm_log_start (struct dm_log *log, unsigned long absent, unsigned long lost)
 {
   unsigned long copies;
-  int r;
+  int r = log_catch_up (log);
 
-  log_catch_up (log);
+  if (r < 0)
+    return r;
   log_write_where (log, &log->writer, log->current);
   pthread_mutex_lock (&log->lock);
   set_absent (log, absent, lost);

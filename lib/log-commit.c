@@ -616,7 +616,7 @@ spoil_torn (struct dm_log *log, unsigned long copies)
  * have it, or are out of use: those in use differ by one at most.  The copies that are behind
  * have all blocks of the commit, which come before the superblock.
  */
-void
+int
 log_catch_up (struct dm_log *log)
 {
   unsigned long copies = log->current, failed;
@@ -628,14 +628,15 @@ log_catch_up (struct dm_log *log)
     failed |= put_super (log, log->behind & ~failed);
   log->behind = 0;
   if (!log->super.orderly && failed == 0)
-    return;
+    return 0;
   if (write_super (log, &copies, failed)) {
     log->current = copies;
-    return;
+    return 0;
   }
   pthread_mutex_lock (&log->lock);
   log_died (log);
   pthread_mutex_unlock (&log->lock);
+  return -EIO;
 }
 
 void

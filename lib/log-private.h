@@ -214,8 +214,9 @@ extern int log_commit (struct dm_log *log, bool clears);
 
 /* Before the log is shared: copies that are behind get the superblock that rules, so
  * copies in use never differ by more than one; and all get one that is not orderly.
+ * -EIO: no copy that was in use is left.
  */
-extern void log_catch_up (struct dm_log *log);
+extern int log_catch_up (struct dm_log *log);
 
 /* Locked, but for the I/O.  Use these copies no more, while others are in use. */
 extern void log_expel (struct dm_log *log, unsigned long copies);

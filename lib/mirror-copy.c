@@ -303,6 +303,7 @@ copy_data (const struct piece *p, sector_t sector, sector_t count)
     return copy_data (p, sector, count);
   rest.targets &= ~(1UL << source) | p->rewritten;
   rest.shown = p->rewritten != 0 ? 1UL << source : 0;
+  rest.rewritten |= bad;        /* also if they say that it is zero there */
   r = all_zero (p->buffer, count * DM_IO_SECTOR_SIZE) ?
     zero_targets (&rest, sector, count) :
     write_targets (&rest, rest.targets, p->buffer, sector, count);
@@ -491,7 +492,7 @@ flush_reconciled (struct dm_mirror *m, unsigned long legs)
   return mirror_flush_legs (m, legs) == 0 || mirror_cannot_flush (m) ? 0 : -EIO;
 }
 
-/* If a leg fails it is tried again with the others. */
+/* If a leg fails it is tried again with the others; so below. */
 static int
 reconcile_item (struct dm_mirror *m, struct mirror_item *item)
 {
@@ -537,12 +538,9 @@ reconcile_chunk (struct dm_mirror *m, uint64_t chunk)
   return r;
 }
 
-/* Nothing is recorded: the rest of the chunk has yet to be reconciled. */
-int
-mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
+static int
+reconcile_range (struct dm_mirror *m, sector_t sector, sector_t count, void *buffer)
 {
-  g_autofree unsigned char *buffer =
-    g_try_malloc (MIN (count, MIRROR_PIECE) * DM_IO_SECTOR_SIZE);
   struct mirror_item item = { .reconcile = true };
   struct piece piece = {
     .mirror = m, .buffer = buffer, .sources = &item.sources,
@@ -550,7 +548,7 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
   sector_t end = sector + count;
   struct range_lock range;
   unsigned long absent;
-  int r = buffer == NULL ? -ENOMEM : 0;
+  int r = 0;
 
   for (; r == 0 && sector < end; sector += piece.count) {
     piece.sector = sector;
@@ -567,9 +565,25 @@ mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
     range_unlock (&m->ranges, &range);
   }
   if (r == 0)
-    r = flush_reconciled (m, mirror_in_sync (m));
-  else if (r == NOT_COPIED)
-    r = do_without (m);
+    return flush_reconciled (m, mirror_in_sync (m));
+  return r == NOT_COPIED ? do_without (m) : r;
+}
+
+/* Nothing is recorded: the rest of the chunk has yet to be reconciled. */
+int
+mirror_reconcile_part (struct dm_mirror *m, sector_t sector, sector_t count)
+{
+  g_autofree unsigned char *buffer =
+    g_try_malloc (MIN (count, MIRROR_PIECE) * DM_IO_SECTOR_SIZE);
+  unsigned long legs;
+  int r;
+
+  if (buffer == NULL)
+    return -ENOMEM;
+  do {
+    legs = mirror_in_sync (m);
+    r = reconcile_range (m, sector, count, buffer);
+  } while (r < 0 && mirror_in_sync (m) != legs);
   return r == 0 ? mirror_settle (m) : r;
 }
 

@@ -56,7 +56,7 @@ struct nbd_command {
   bool remembered;              /* it has ended, and libnbd still knows it */
   bool flush, fua;
   bool durable;                 /* a change, once acknowledged */
-  uint64_t changes;             /* a flush: what it makes durable */
+  uint64_t changes, fuas;       /* a flush: those of the device when it was sent */
   uint64_t number;              /* of a flush, or with FUA: in the order of sending */
   unsigned int failures;        /* a flush: flush_failures when it was sent */
   uint64_t held_by;             /* ... that has succeeded: by those up to this number */
@@ -125,7 +125,8 @@ struct nbd_bdev {
   uint64_t changes;             /* acknowledged, but not as durable */
   uint64_t flushed;             /* of these */
   uint64_t flushes;             /* sent, and commands with FUA */
-  bool missed;                  /* a change has failed */
+  uint64_t fuas;                /* changes acknowledged that are durable at once */
+  bool missed;                  /* a change has failed, or nobody knows */
   bool cut_off;                 /* by the end of its connection, without an
                                  * answer */
   int flush_error;              /* of the first that failed, positive; until nbd_flush_again */

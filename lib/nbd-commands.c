@@ -149,6 +149,15 @@ has_not_flushed (const struct nbd_command *c)
   return c->fua && (c->error == EIO || c->error == ENOTCONN);
 }
 
+/* Might this flush, which gets no answer, have been told that a change with FUA was lost
+ * that has been acknowledged since it was sent?  Nobody else would be.
+ */
+static bool
+may_be_told (const struct nbd_bdev *nbd, const struct nbd_command *c)
+{
+  return c->flush && c->fuas != nbd->fuas;
+}
+
 static void
 note_failed_flush (struct nbd_bdev *nbd, int error)
 {
@@ -168,11 +177,15 @@ note_end (struct nbd_bdev *nbd, struct nbd_command *c)
 
   if (has_not_flushed (c))
     note_failed_flush (nbd, c->error);
+  if (lost && may_be_told (nbd, c))
+    nbd->missed = true;
   if (!c->flush && changes_data (c->io)) {
     if (c->error != 0)
       nbd->missed = true;
     else if (!c->durable)
       nbd->changes++;
+    else
+      nbd->fuas++;
     if (lost)
       nbd_note_late (nbd);
     nbd->cut_off = nbd->cut_off || lost;
@@ -283,7 +296,7 @@ forget_command (struct nbd_bdev *nbd, struct nbd_command *c)
   c->flying = false;
   take_out (&nbd->flying, c);
   free_command (nbd, c);
-  release_held (nbd);
+  release_held (nbd);           /* what has ended while it was to be sent */
 }
 
 /* What it has to send or to receive. */
@@ -394,6 +407,7 @@ send_flush (struct nbd_bdev *nbd, struct bdev_io *io)
   c->number = ++nbd->flushes;
   c->failures = nbd->flush_failures;
   c->changes = nbd->changes;
+  c->fuas = nbd->fuas;
   return sent (nbd, c, nbd_aio_flush (handle_of (c), completion_of (c), 0));
 }
 
@@ -641,6 +655,11 @@ nbd_may_land (const struct nbd_bdev *nbd)
 bool
 nbd_may_differ (const struct nbd_bdev *nbd)
 {
+  const struct nbd_command *c;
+
+  for (c = nbd->flying.first; c != NULL; c = c->next)
+    if (may_be_told (nbd, c))
+      return true;
   return nbd_may_land (nbd) || nbd->missed || nbd->changes != nbd->flushed;
 }
 

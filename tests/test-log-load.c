@@ -611,6 +611,23 @@ test_flushed_first (gconstpointer torn)
   close_logs (&f);
 }
 
+/* The copy in use cannot be flushed: what was read of it may be gone. */
+static void
+test_flushed_first_fails (void)
+{
+  const struct mock_fault once = { .ops = MOCK_FLUSH, .times = 1, .error = EIO };
+  struct logs f;
+
+  make_logs (&f, 2);
+  restart_from (&f, 1);
+  load_from (&f, 1);
+  dm_log_add_copy (f.log, &f.copies[1]);
+  mock_fault (f.where[0].bdev, &once);
+  g_assert_cmpint (dm_log_start (f.log, 0, 0), ==, -EIO);
+  g_assert_cmpuint (copies_in_use (f.log), ==, 0);
+  close_logs (&f);
+}
+
 /* One more copy than there were. */
 static void
 test_add_copy (void)
@@ -1287,6 +1304,7 @@ main (int argc, char *argv[])
                    test_s3_what_is_read_is_flushed);
   g_test_add_data_func ("/log-load/flushed-first/orderly", NULL, test_flushed_first);
   g_test_add_data_func ("/log-load/flushed-first/torn", "torn", test_flushed_first);
+  g_test_add_func ("/log-load/flushed-first/fails", test_flushed_first_fails);
   g_test_add_func ("/log-load/add-copy", test_add_copy);
   g_test_add_func ("/log-load/s3-power-cuts-one-copy",
                    test_s3_power_cuts_one_copy);

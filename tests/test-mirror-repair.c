@@ -147,6 +147,47 @@ test_source_has_one (struct volume *v, unsigned int unused)
                                      "read have been written again"), ==, 2);
 }
 
+/* It is read again when leg 0 could not be rewritten, and then leg 1 has a bad sector, too. */
+static void
+test_again_has_one (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault third = {
+    .ops = MOCK_READ, .after = 2, .error = EIO, .until_written = true,
+  };
+
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  start (v);
+  fail_reads (v, 1);
+  volume_kill (v, 0, MOCK_WRITE, EIO);
+  mock_fault (v->legs[1], &third);
+  g_assert_cmpint (volume_read (v, AT), ==, 4);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_FAILED);
+  g_assert_cmpuint (mock_changed (v->legs[1]), ==, SECTOR);
+  g_assert_cmpuint (volume_in_sync (v), ==, LEGS - 1);
+}
+
+/* Leg 0 cannot be flushed, so what is dirty is written again; leg 1 says that it is zero,
+ * but cannot be read: it is written all the same.
+ */
+static void
+test_zero (struct volume *v, unsigned int unused)
+{
+  const struct mock_fault unknown = { .ops = MOCK_EXTENTS, .times = 1, .error = EIO };
+  const struct mock_fault bad = { .ops = MOCK_READ, .error = EIO, .until_written = true };
+
+  volume_again (v, 2, SECTORS, CHUNK, BIT (0) | BIT (1), &volume_thin);
+  volume_start_quiet (v);
+  volume_fail (v, 0, MOCK_WRITE, EIO, 0, 0);
+  volume_fail (v, 1, MOCK_WRITE, ENOSPC, 0, 0);
+  g_assert_false (volume_write_fua (v, 1, AT, 1));
+  volume_heal (v);
+  mock_fault (v->legs[1], &unknown);
+  mock_fault (v->legs[1], &bad);
+  g_assert_cmpint (volume_read (v, AT), ==, 0);
+  g_assert_cmpuint (volume_in_sync (v), ==, 2);
+  volume_assert_alike (v, BIT (0) | BIT (1));
+}
+
 /* A large read, with a bad sector in one of its pieces. */
 static void
 test_pieces (struct volume *v, unsigned int unused)
@@ -292,23 +333,59 @@ test_crash_each_has_one (struct volume *v, unsigned int unused)
   volume_assert_alike (v, ALL_LEGS);
 }
 
-/* ... but one sector that no leg can read: the others can be, as before. */
 static void
-test_crash_all_have_it (struct volume *v, unsigned int unused)
+start_all_have_it (struct volume *v)
 {
-  unsigned int leg, i;
-  int byte;
+  unsigned int leg;
 
   crash_while_dirty (v);
   for (leg = 0; leg < LEGS; leg++)
     volume_fail (v, leg, MOCK_READ, EIO, 2 * CHUNK + 7, 1);
   volume_start_quiet (v);
+}
+
+/* ... but one sector that no leg can read: the others can be, as before. */
+static void
+test_crash_all_have_it (struct volume *v, unsigned int unused)
+{
+  unsigned int i;
+  int byte;
+
+  start_all_have_it (v);
   g_assert_cmpint (volume_read (v, 2 * CHUNK + 7), ==, -1);
   byte = volume_read (v, 2 * CHUNK + 2);
   for (i = 0; i < LEGS; i++)
     g_assert_cmpint (leg_byte (v, i, 2 * CHUNK + 2), ==, byte);
   g_assert_cmpint (volume_read (v, 2 * CHUNK + 8), ==, 4);
   g_assert_cmpuint (volume_in_sync (v), ==, LEGS);
+}
+
+/* ... also if a leg cannot be flushed when they have been made alike. */
+static void
+test_crash_leaves (struct volume *v, unsigned int leg)
+{
+  const struct mock_fault second = { .ops = MOCK_FLUSH, .after = 1, .error = EIO };
+
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  start_all_have_it (v);
+  mock_set_revive (v->legs[leg], 0, -EIO);
+  mock_fault (v->legs[leg], &second);
+  g_assert_cmpint (volume_read (v, 2 * CHUNK + 9), ==, 4);
+  g_assert_cmpint (leg_state (v, leg), ==, DM_MIRROR_FAILED);
+}
+
+/* ... or has lost what has been written since: no other gets what it shows. */
+static void
+test_crash_loses (struct volume *v, unsigned int unused)
+{
+  v->options.policy = DM_MIRROR_READ_FIRST;
+  start_all_have_it (v);
+  g_assert_true (volume_write (v, 6, 2 * CHUNK + 9, 1));
+  volume_kill (v, 0, MOCK_FLUSH, EIO);
+  leg_set (v, 0, 4, 2 * CHUNK + 9, 1);
+  g_assert_cmpint (volume_read (v, 2 * CHUNK + 9), ==, 6);
+  g_assert_cmpint (leg_byte (v, 1, 2 * CHUNK + 9), ==, 6);
+  g_assert_cmpint (leg_state (v, 0), ==, DM_MIRROR_FAILED);
 }
 
 /* A leg that recovers gets what any of the others can read. */
@@ -375,6 +452,8 @@ static const struct volume_test tests[] = {
   { "unreadable", test_unreadable, 0, &volume_plain },
   { "two-legs", test_two_legs, 0, &volume_plain },
   { "source-has-one", test_source_has_one, 0, &volume_plain },
+  { "again-has-one", test_again_has_one, 0, &volume_plain },
+  { "zero", test_zero, 0, &volume_thin },
   { "pieces", test_pieces, 0, &volume_plain },
   { "write-meanwhile", test_write_meanwhile, 0, &volume_plain },
   { "last-leg", test_last_leg, 0, &volume_plain },
@@ -382,6 +461,9 @@ static const struct volume_test tests[] = {
   { "all-have-it", test_all_have_it, 0, &volume_plain },
   { "crash/each-has-one", test_crash_each_has_one, 0, &volume_plain },
   { "crash/all-have-it", test_crash_all_have_it, 0, &volume_plain },
+  { "crash/leaves/0", test_crash_leaves, 0, &volume_plain },
+  { "crash/leaves/1", test_crash_leaves, 1, &volume_plain },
+  { "crash/loses", test_crash_loses, 0, &volume_plain },
   { "recovery", test_recovery, 0, &volume_plain },
   { "extents/0", test_extents, 0, &volume_thin },
   { "extents/1", test_extents, 1, &volume_thin },

@@ -408,106 +408,6 @@ test_flush (struct nbd *f, gconstpointer unused)
   g_assert_cmpuint (only_event (f, SERVER_ANY).flags, ==, 0);
 }
 
-/* The kernel and others tell of lost data once, so that is remembered here until it is to
- * be written again.
- */
-static void
-test_failed_flush (struct nbd *f, gconstpointer unused)
-{
-  const struct nbd_server_fault fault = {
-    .ops = SERVER_FLUSH, .times = 1, .what = SERVER_SAYS_ERROR, .error = EIO,
-  };
-
-  start (f, &ordinary);
-  g_assert_cmpint (run_all (f, DM_IO_WRITE, 0, data), ==, 0);
-  nbd_server_fault (f->server, &fault);
-  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, EIO);
-  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, EIO);
-  nbd_server_clear_trace (f->server);
-  g_assert_cmpint (run_at (f, DM_IO_WRITE, DM_IO_PREFLUSH, data, 0, 1),
-                   ==, EIO);
-  g_assert_cmpuint (nbd_server_count (f->server, SERVER_WRITE), ==, 0);
-  g_assert_cmpint (run_at (f, DM_IO_WRITE, 0, data, 0, 1), ==, 0);
-  bdev_flush_again (f->where.bdev);
-  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, 0);
-
-  nbd_server_fault (f->server, &fault);
-  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, EIO);
-  close_it (f);
-  open_it (f, 0);
-  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, 0);
-}
-
-/* ... by a write with FUA, too; */
-static void
-test_failed_fua (struct nbd *f, gconstpointer unused)
-{
-  const struct nbd_server_fault fault = {
-    .ops = SERVER_WRITE, .times = 1, .what = SERVER_SAYS_ERROR, .error = EIO,
-  };
-
-  start (f, &ordinary);
-  g_assert_cmpint (run_at (f, DM_IO_WRITE, 0, data, 0, 1), ==, 0);
-  nbd_server_fault (f->server, &fault);
-  g_assert_cmpint (run_at (f, DM_IO_WRITE, DM_IO_FUA, data, 8, 1), ==, EIO);
-  g_assert_cmpint (run_all (f, DM_IO_FLUSH, 0, NULL), ==, EIO);
-}
-
-/* ... and one of several flushes that are in flight: it is told last, and others succeed. */
-static void
-test_failed_of_several (struct nbd *f, gconstpointer unused)
-{
-  const struct nbd_server_fault fault = {
-    .ops = SERVER_FLUSH, .times = 1, .what = SERVER_SAYS_ERROR, .error = EIO,
-  };
-  struct done done[3];
-  unsigned int i;
-
-  start (f, &ordinary);
-  g_assert_cmpint (run_all (f, DM_IO_WRITE, 0, data), ==, 0);
-  nbd_server_fault (f->server, &fault);
-  nbd_server_reverse (f->server, 3);
-  for (i = 0; i < 3; i++) {
-    struct dm_io_request req = {
-      .op = DM_IO_FLUSH, .fn = done_callback, .context = &done[i],
-    };
-
-    done_init (&done[i]);
-    g_assert_cmpint (dm_io (&req, 1, &f->where, NULL), ==, 0);
-  }
-  for (i = 0; i < 3; i++)
-    g_assert_cmphex (done_wait (&done[i]), ==, 1);
-}
-
-/* ... or one whose answer was lost with the connection. */
-static void
-test_failed_unheard (struct nbd *f, gconstpointer unused)
-{
-  const struct nbd_server_fault fault = {
-    .ops = SERVER_FLUSH, .times = 1, .what = SERVER_SAYS_NOTHING,
-  };
-  struct done done[2];
-  unsigned int i;
-
-  start (f, &ordinary);
-  g_assert_cmpint (run_all (f, DM_IO_WRITE, 0, data), ==, 0);
-  nbd_server_fault (f->server, &fault);
-  for (i = 0; i < 2; i++) {
-    struct dm_io_request req = {
-      .op = DM_IO_FLUSH, .fn = done_callback, .context = &done[i],
-    };
-
-    done_init (&done[i]);
-    g_assert_cmpint (dm_io (&req, 1, &f->where, NULL), ==, 0);
-  }
-  nbd_server_await (f->server, SERVER_FLUSH, 2);
-  g_usleep (300000);            /* the other has been answered */
-  nbd_server_hang_up (f->server, true);
-  for (i = 0; i < 2; i++)
-    g_assert_cmphex (done_wait (&done[i]), ==, 1);
-  g_assert_true (f->bdev->failed);
-}
-
 /* Every command of the write has it, and no flush is needed. */
 static void
 test_fua (struct nbd *f, gconstpointer unused)
@@ -902,10 +802,6 @@ main (int argc, char *argv[])
   add_nbd_test ("/nbd/incomplete-read", test_incomplete_read);
   add_nbd_test ("/nbd/many-in-flight", test_many_in_flight);
   add_nbd_test ("/nbd/flush", test_flush);
-  add_nbd_test ("/nbd/failed-flush", test_failed_flush);
-  add_nbd_test ("/nbd/failed-fua", test_failed_fua);
-  add_nbd_test ("/nbd/failed-of-several", test_failed_of_several);
-  add_nbd_test ("/nbd/failed-unheard", test_failed_unheard);
   add_nbd_test ("/nbd/fua", test_fua);
   add_nbd_test ("/nbd/fua-by-flush", test_fua_by_flush);
   add_nbd_test ("/nbd/no-flush", test_no_flush);
