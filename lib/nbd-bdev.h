@@ -56,7 +56,7 @@ struct nbd_command {
   bool remembered;              /* it has ended, and libnbd still knows it */
   bool flush, fua;
   bool durable;                 /* a change, once acknowledged */
-  uint64_t changes, fuas;       /* a flush: those of the device when it was sent */
+  uint64_t changes;             /* a flush: what it makes durable */
   uint64_t number;              /* of a flush, or with FUA: in the order of sending */
   unsigned int failures;        /* a flush: flush_failures when it was sent */
   uint64_t held_by;             /* ... that has succeeded: by those up to this number */
@@ -125,10 +125,8 @@ struct nbd_bdev {
   uint64_t changes;             /* acknowledged, but not as durable */
   uint64_t flushed;             /* of these */
   uint64_t flushes;             /* sent, and commands with FUA */
-  uint64_t fuas;                /* changes acknowledged that are durable at once */
   bool missed;                  /* a change has failed, or nobody knows */
-  bool cut_off;                 /* by the end of its connection, without an
-                                 * answer */
+  bool cut_off;                 /* a change or flush, by the end of its connection */
   int flush_error;              /* of the first that failed, positive; until nbd_flush_again */
   unsigned int flush_failures;  /* how many have failed, or were cut off */
   int flush_failure;            /* of the last of these */
@@ -150,23 +148,16 @@ extern void nbd_run_waiting (struct nbd_bdev *nbd);
 extern void nbd_end_commands (struct nbd_bdev *nbd);
 
 /* True if the server may have, or lose, what the other devices have not:
- * changes in flight, or not flushed, or that have failed.
+ * changes in flight, or not flushed, or that have failed; or a flush that may have been told
+ * of a loss.
  */
 extern bool nbd_may_differ (const struct nbd_bdev *nbd);
 
-/* True if changes are in flight: the server may do them later. */
-extern bool nbd_may_land (const struct nbd_bdev *nbd);
+/* True if changes or flushes have no answer: the server may do them later. */
+extern bool nbd_are_unanswered (const struct nbd_bdev *nbd);
 
 /* A connection has failed, with this errno, or 0. */
 extern void nbd_set_broken (struct nbd_bdev *nbd, int error);
-
-/* The server may do a change later whose connection ends now. */
-static inline void
-nbd_note_late (struct nbd_bdev *nbd)
-{
-  __atomic_store_n (&nbd->common.late_until, clock_now () + nbd->common.late,
-                    __ATOMIC_RELEASE);
-}
 
 /* The connections are about to be closed: all commands in flight end with
  * ERROR, an errno, and libnbd is asked about those that have ended, while

@@ -100,6 +100,12 @@ changes_data (const struct bdev_io *io)
     io->op == DM_IO_WRITE_ZEROES;
 }
 
+static bool
+is_change (const struct nbd_command *c)
+{
+  return !c->flush && changes_data (c->io);
+}
+
 /* May it be told of what others have lost? */
 static bool
 is_flushing (const struct nbd_command *c)
@@ -149,13 +155,12 @@ has_not_flushed (const struct nbd_command *c)
   return c->fua && (c->error == EIO || c->error == ENOTCONN);
 }
 
-/* Might this flush, which gets no answer, have been told that a change with FUA was lost
- * that has been acknowledged since it was sent?  Nobody else would be.
- */
-static bool
-may_be_told (const struct nbd_bdev *nbd, const struct nbd_command *c)
+/* The server may do a change later whose connection ends now. */
+static void
+note_late (struct nbd_bdev *nbd)
 {
-  return c->flush && c->fuas != nbd->fuas;
+  __atomic_store_n (&nbd->common.late_until, clock_now () + nbd->common.late,
+                    __ATOMIC_RELEASE);
 }
 
 static void
@@ -177,19 +182,16 @@ note_end (struct nbd_bdev *nbd, struct nbd_command *c)
 
   if (has_not_flushed (c))
     note_failed_flush (nbd, c->error);
-  if (lost && may_be_told (nbd, c))
-    nbd->missed = true;
-  if (!c->flush && changes_data (c->io)) {
+  if (is_change (c)) {
     if (c->error != 0)
       nbd->missed = true;
     else if (!c->durable)
       nbd->changes++;
-    else
-      nbd->fuas++;
     if (lost)
-      nbd_note_late (nbd);
-    nbd->cut_off = nbd->cut_off || lost;
+      note_late (nbd);
   }
+  if (lost && (c->flush || is_change (c)))
+    nbd->cut_off = nbd->missed = true;
   if (c->error == 0)
     nbd->delay = NBD_FIRST_DELAY;
   if (c->flush && c->error == 0) {
@@ -407,7 +409,6 @@ send_flush (struct nbd_bdev *nbd, struct bdev_io *io)
   c->number = ++nbd->flushes;
   c->failures = nbd->flush_failures;
   c->changes = nbd->changes;
-  c->fuas = nbd->fuas;
   return sent (nbd, c, nbd_aio_flush (handle_of (c), completion_of (c), 0));
 }
 
@@ -642,12 +643,12 @@ nbd_end_commands (struct nbd_bdev *nbd)
 }
 
 bool
-nbd_may_land (const struct nbd_bdev *nbd)
+nbd_are_unanswered (const struct nbd_bdev *nbd)
 {
   const struct nbd_command *c;
 
   for (c = nbd->flying.first; c != NULL; c = c->next)
-    if (changes_data (c->io) && !c->flush)
+    if (c->flush || is_change (c))
       return true;
   return nbd->cut_off;
 }
@@ -655,12 +656,7 @@ nbd_may_land (const struct nbd_bdev *nbd)
 bool
 nbd_may_differ (const struct nbd_bdev *nbd)
 {
-  const struct nbd_command *c;
-
-  for (c = nbd->flying.first; c != NULL; c = c->next)
-    if (may_be_told (nbd, c))
-      return true;
-  return nbd_may_land (nbd) || nbd->missed || nbd->changes != nbd->flushed;
+  return nbd_are_unanswered (nbd) || nbd->missed || nbd->changes != nbd->flushed;
 }
 
 void
@@ -674,8 +670,11 @@ nbd_abandon_commands (struct nbd_bdev *nbd, int error)
   }
   for (c = nbd->ended.first; c != NULL; c = c->next)
     retire (c);
-  while (nbd->flying.first != NULL)
-    set_ended (nbd->flying.first, error);
+  while ((c = nbd->flying.first) != NULL) {
+    if (is_change (c))
+      note_late (nbd);
+    set_ended (c, error);
+  }
 }
 
 /*----------------------------------------------------------------------

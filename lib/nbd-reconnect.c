@@ -18,8 +18,10 @@
  * it has been connected for a settling time: a short one, for servers that
  * end a connection before they have done all that came from it; or as long as
  * a command may take, if one did take that long, or nothing is known of how
- * the old ones have ended.  Who is revived without having had a change in
- * flight need not settle, and who has lost nothing need not be revived.
+ * the old ones have ended.  So it is for a flush: the server tells once of what it could not
+ * keep, and must not tell a flush of old connections, whose answer nobody hears, of something
+ * new.  Who is revived without having had a change or a flush in flight need not settle, and
+ * who has lost nothing need not be revived.
  *
  * A device that has failed connects again only if somebody wants to revive
  * it.
@@ -80,12 +82,10 @@ fail_for_good (struct nbd_bdev *nbd, const char *why)
 static void
 disconnect (struct nbd_bdev *nbd, bool late)
 {
-  bool may_land = nbd_may_land (nbd);
+  bool unanswered = nbd_are_unanswered (nbd);
 
-  if (may_land)
-    nbd_note_late (nbd);
   nbd_abandon_commands (nbd, late ? ETIMEDOUT : ENOTCONN);
-  if (may_land) {
+  if (unanswered) {
     nbd_farewell_begin (&nbd->farewell, &nbd->connections, nbd->error);
     nbd->farewell.doubtful = nbd->farewell.doubtful || late;
     nbd->must_settle = true;
@@ -108,8 +108,8 @@ report_lost (struct nbd_bdev *nbd, const char *why)
     return;
   }
   set_failed (nbd, true);
-  g_warning ("%s: lost its connection (%s) with changes in flight or not "
-             "flushed, which may be lost; all I/O to it fails until its "
+  g_warning ("%s: lost its connection (%s) with changes or a flush in flight, or "
+             "not flushed, so changes may be lost; all I/O to it fails until its "
              "region is recovered, or without a log until restart",
              nbd->common.name, why);
 }
