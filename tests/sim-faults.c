@@ -302,6 +302,34 @@ sim_note_joined (void)
       legs[i]->edited = legs[i]->behind = false;
 }
 
+/* A superblock that has come late says that these are in sync, too: they had all, when the server
+ * was killed.
+ */
+void
+sim_note_late (unsigned long in_sync, uint64_t killed)
+{
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 && in_sync & 1UL << legs[i]->leg &&
+        legs[i]->mtime_set_at <= killed)
+      legs[i]->edited = legs[i]->behind = false;
+}
+
+/* Legs that were set back to what these copies of the log know. */
+unsigned long
+sim_as_known (const struct sim_record *seen)
+{
+  unsigned long set = 0;
+  unsigned int i;
+
+  for (i = 0; i < SIM_MAX_LEGS; i++)
+    if (legs[i] != NULL && legs[i]->leg >= 0 && legs[i]->edited &&
+        legs[i]->mtime == seen->stamp[legs[i]->leg])
+      set |= 1UL << legs[i]->leg;
+  return set;
+}
+
 /* A leg in sync that is not what the log takes it for, and can be told from what it was
  * only if others are there.
  */
@@ -394,6 +422,9 @@ sim_edit_unserved (bool in_order)
 
 #define SAMPLED 512             /* sectors, of which all are */
 
+/* Not what a power cut may take back, and with it an epoch: then this copy would know what
+ * the others never will, as if it had been used alone, and a start is refused, rightly.
+ */
 void
 sim_save_some (void)
 {
@@ -402,7 +433,8 @@ sim_save_some (void)
   if (sim_chance (&sim_plan, 70))
     return;
   for (i = 0; i < sim_num_devices; i++)
-    if (!sim_devices[i]->saved)
+    if (!sim_devices[i]->saved &&
+        (sim_devices[i]->kind != SIM_COPY || sim_devices[i]->num_dirty == 0))
       sim_save (sim_devices[i]);
 }
 

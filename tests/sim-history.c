@@ -32,6 +32,8 @@ struct phase phase;
 
 static struct dm_log *mirror_log;
 static uint64_t seed;
+static uint64_t killed_at;       /* sim_now, when the last server was */
+static unsigned long in_sync_before; /* ... by the log, before anything came late */
 
 /*----------------------------------------------------------------------
  * What is going to happen
@@ -233,6 +235,7 @@ load_log (unsigned int n, const struct dm_log_copy *list)
   bool hopeless;
 
   sim_record_read (&record, false, SIM_ALL_COPIES);
+  in_sync_before = record.in_sync;
   hopeless = (record.current & phase.copies) == 0;
   phase.stale = hopeless;
   log = dm_log_load (n, list, &error);
@@ -377,7 +380,9 @@ judge_start (const struct sim_record *seen, const char *error)
   const char *because = NULL;
   struct sim_record truth;
 
-  if ((seen->in_sync & there & ~edited) == 0)
+  if (phase.stale && (seen->in_sync & there & sim_as_known (seen)) != 0)
+    because = NULL;             /* the others are not there, and nothing tells */
+  else if ((seen->in_sync & there & ~edited) == 0)
     because = "no leg in sync is there that only the mirror has written";
   else if (seen->in_sync & ~there && !phase.degraded)
     because = "a leg in sync is missing, and nobody said degraded";
@@ -472,6 +477,8 @@ start_mirror (void)
   recognize_legs ();
   n = collect_legs (list);
   sim_record_read (&record, false, phase.copies);
+  if (sim_late_super)
+    sim_note_late (record.in_sync & ~in_sync_before, killed_at);
   /* Once it has started so, the other copies will contradict it. */
   phase.over = phase.stale;
   mirror = dm_mirror_new (n, list, &options, &error);
@@ -644,6 +651,7 @@ cut (void)
   sim_trace ("**** %s at step %u", power ? "power cut" : "killed",
              (unsigned) sim_steps);
   sim_count_in_recovery (SIM_CUT_RECOVERY);
+  killed_at = sim_now;
   sim_io_cut (power);
   if (power)
     sim_late_forget (NULL);

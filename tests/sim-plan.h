@@ -76,6 +76,8 @@ extern unsigned long sim_edited (void);
 extern void sim_note_looked (unsigned long set);
 /* A server has ended: legs in sync, says the log, have all that it copied. */
 extern void sim_note_joined (void);
+extern void sim_note_late (unsigned long in_sync, uint64_t killed);
+extern unsigned long sim_as_known (const struct sim_record *seen);
 
 /* Count an event if a leg is being recovered, slowly. */
 extern void sim_count_in_recovery (enum sim_event event);

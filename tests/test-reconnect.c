@@ -407,7 +407,9 @@ test_late_write (struct nbd *f, gconstpointer unused)
   open_it (f, 1);
   fill (old, SECTOR, 33);
   nbd_server_close_gate (f->server, true);
+  g_assert_cmpuint (f->bdev->late_until, ==, 0);
   g_assert_cmpint (run_at (f, DM_IO_WRITE, 0, old, 3, 1), ==, ETIMEDOUT);
+  g_assert_cmpuint (f->bdev->late_until, >, 0);
   g_assert_cmpint (run_at (f, DM_IO_WRITE, 0, data, 3, 1), !=, 0);
   g_assert_cmpuint (nbd_server_count (f->server, SERVER_WRITE), ==, 1);
   log_lines_assert ("*does not answer*within 1 second*fails until*restart*",
