@@ -130,8 +130,8 @@ struct dm_bdev_options {
  * command if it has that.  When a server does not answer in time, answers that
  * it is shutting down (ESHUTDOWN), or ends the connection, the
  * requests in flight fail with ETIMEDOUT or ENOTCONN and so do new ones, until
- * the connection has been made again, in the background.  If changes
- * were in flight or had not been flushed then they may be lost, or may
+ * the connection has been made again, in the background.  If changes or a flush
+ * were in flight, or changes had not been flushed, they may be lost, or may
  * even land later, so that device fails everything (EIO) until it is opened
  * again; which should not be before the server has ended the old
  * connections.  (A mirror with a log knows what may be lost, and so can do
