@@ -365,6 +365,7 @@ mirror_go_on_with (struct dm_mirror *m, unsigned int leg)
     mirror_note_loss (m);
     FOR_EACH_LEG (i, others)
       fail_leg (m, i, "another was back before it");
+    mirror_set_unflushed (m, leg);      /* nobody has heard what it could not keep */
     dm_log_drop (m->log, others);
     pthread_cond_broadcast (&m->state_changed);
   }

@@ -646,6 +646,32 @@ test_quorum_stop (struct volume *v, unsigned int unused)
   assert_durable (v, BIT (0));
 }
 
+/* The connection has ended before the answer to a flush, which told of what the server had
+ * not kept: that is written again when it is back.
+ */
+static void
+test_quorum_unheard (struct volume *v, unsigned int unused)
+{
+  struct dm_io_request flush = { .op = DM_IO_FLUSH };
+  struct io_region where = { NULL, 0, 1 };
+  unsigned long error;
+
+  volume_again (v, 1, SECTORS, CHUNK, BIT (0), &volume_forgets);
+  where.bdev = v->legs[0];
+  volume_start (v);
+  g_assert_true (volume_write (v, 1, 0, 1));
+  g_assert_true (volume_write (v, 2, CHUNK + 1, 1));
+  fail_flush_once (v, BIT (0));
+  g_assert_cmpint (dm_io (&flush, 1, &where, &error), !=, 0);
+  mock_set_revive (v->legs[0], 2, 0);
+  mock_set_failed (v->legs[0], true);
+  g_assert_false (volume_write (v, 3, 2 * CHUNK, 1));
+  AWAIT (volume_read (v, 0) == 1);
+  g_assert_false (volume_flush (v));
+  g_assert_true (volume_flush (v));
+  assert_durable (v, BIT (0));
+}
+
 /* A write with FUA cannot be flushed on two legs: none is dropped, and both are
  * mended, if both can be; what one shows no more is made alike before it is read.
  */
@@ -1392,6 +1418,7 @@ static const struct volume_test tests[] = {
     &volume_plain },
   { "f1-quorum/tries", test_quorum_tries, 0, &volume_plain },
   { "f1-quorum/idle", test_quorum_idle, 0, &volume_plain },
+  { "f1-quorum/unheard", test_quorum_unheard, 0, &volume_plain },
   { "f1-quorum/stop", test_quorum_stop, 0, &volume_plain },
   { "f1-quorum/two-legs", test_quorum_two_legs, false, &volume_plain },
   { "f1-quorum/one-of-two", test_quorum_two_legs, true, &volume_plain },
